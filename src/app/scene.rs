@@ -1,0 +1,291 @@
+//! From a configuration to what exchanges decide by: at start, and again for each reload.
+
+use std::{fmt, path::PathBuf, sync::Arc};
+
+use serde_json::Value;
+use thiserror::Error;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    app::Mode,
+    chance::Chance,
+    clock::{Clock, Instant},
+    config::{Config, IssuerConfig, JwtType, KeysFrom, TargetConfig, TargetKind},
+    exchange::Scene,
+    keys::{
+        keyring::{Keyring, TokenType},
+        own::OwnKeys,
+    },
+    ledger::{Hash, entry::hex, reader::LedgerReader},
+    mint::{
+        Minter, Minters,
+        jwt::{JwtMinter, JwtTarget},
+    },
+    policy::{self, Context, LoadError, PolicySet, Source},
+    sandbox,
+    subject::{
+        Issuer, Issuers, KeySource,
+        key_source::{
+            discovered::{Discovered, DiscoveredConfig, KnownKeys},
+            fetch::Outbound,
+            pinned::Pinned,
+        },
+        verify::Verifier,
+    },
+};
+
+/// Why a configuration makes no scene. Whatever serves goes on serving.
+#[derive(Debug, Error)]
+pub enum SceneError {
+    /// An issuer can't be set up.
+    #[error("issuer `{issuer}`: {reason}")]
+    Issuer {
+        /// Which.
+        issuer: String,
+        /// Why.
+        reason: String,
+    },
+    /// A target can't be served.
+    #[error("target: {0}")]
+    Target(String),
+    /// The policies do not load.
+    #[error("{0}")]
+    Policies(#[from] LoadError),
+}
+
+/// What a scene is made with, besides the configuration.
+#[derive(Clone, Debug)]
+pub struct Means {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub chance: Arc<dyn Chance>,
+    /// Our signing keys.
+    pub keyring: Arc<Keyring>,
+    /// Background fetches run here.
+    pub tasks: TaskTracker,
+    /// Trust roots and resolver.
+    pub outbound: Arc<Outbound>,
+    /// The keys that issuers published, over reloads.
+    pub known: KnownKeys,
+    /// Whether plain http on loopback and marked keys are allowed.
+    pub mode: Mode,
+}
+
+/// A policy set, and where it came from.
+#[derive(Debug)]
+pub struct Adopted {
+    /// The set.
+    pub set: Arc<PolicySet>,
+    /// The Git commit of the directory.
+    pub commit: Option<String>,
+    /// What is legal but unwise.
+    pub warnings: Vec<String>,
+}
+
+/// The verifier of the configured issuers. Nothing is fetched yet: one dead issuer neither stops the start nor slows another.
+///
+/// # Errors
+/// An issuer can't be set up.
+pub fn verifier(config: &Config, means: &Means) -> Result<Verifier, SceneError> {
+    let now = means.clock.now();
+    let mut issuers = Vec::new();
+    for configured in &config.issuers {
+        let keys = key_source(config, configured, means, now)
+            .map_err(|reason| SceneError::Issuer { issuer: configured.name.to_string(), reason })?;
+        issuers.push(Issuer {
+            name: configured.name.clone(),
+            url: configured.issuer.clone(),
+            preset: configured.preset,
+            audience: configured.audience.clone(),
+            algorithms: configured.algorithms.clone(),
+            leeway: configured.leeway,
+            maximum_lifetime: configured.maximum_lifetime,
+            maximum_age: configured.maximum_age,
+            accepted_types: configured.accepted_types.clone(),
+            keys,
+        });
+    }
+    let issuers = Issuers::of(issuers).map_err(|clash| SceneError::Issuer {
+        issuer: clash.second.to_string(),
+        reason: clash.to_string(),
+    })?;
+    Ok(Verifier::new(issuers, Arc::clone(&means.clock)))
+}
+
+fn key_source(
+    config: &Config,
+    issuer: &IssuerConfig,
+    means: &Means,
+    now: Instant,
+) -> Result<Arc<dyn KeySource>, String> {
+    // Tokens of ours verify with the ring itself: no call to ourselves.
+    if issuer.issuer == config.issuer {
+        return Ok(Arc::new(OwnKeys::of(Arc::clone(&means.keyring))));
+    }
+    match &issuer.keys {
+        KeysFrom::Pinned { file } => {
+            if means.mode == Mode::Serve {
+                refuse_sandbox_keys(file)?;
+            }
+            Ok(Arc::new(Pinned::load(file.clone(), now).map_err(text)?))
+        }
+        KeysFrom::Discovered(wanted) => {
+            let discovered = DiscoveredConfig {
+                issuer: issuer.issuer.clone(),
+                jwks_uri: wanted.jwks_uri.clone(),
+                jwks_origin: wanted.jwks_origin.clone(),
+                ca: wanted.ca_file.clone(),
+                bearer_token_file: wanted.bearer_token_file.clone(),
+                private: wanted.private,
+                dangerously_loopback: means.mode == Mode::Dev,
+                stale_after: wanted.stale_after,
+            };
+            let source =
+                Discovered::renewed(discovered, &means.outbound, means.tasks.clone(), &means.known)
+                    .map_err(text)?;
+            source.warm(now);
+            Ok(Arc::new(source))
+        }
+    }
+}
+
+/// Sandbox keys are made by `cambio dev` and marked by their `kid`: nobody may be let into production by them.
+fn refuse_sandbox_keys(file: &PathBuf) -> Result<(), String> {
+    let set = std::fs::read_to_string(file).map_err(text)?;
+    let set: Value = serde_json::from_str(&set).map_err(text)?;
+    let kids = set.get("keys").and_then(Value::as_array).into_iter().flatten();
+    let marked =
+        |key: &&Value| key.get("kid").and_then(Value::as_str).is_some_and(sandbox::is_marked);
+    if kids.into_iter().any(|key| marked(&key)) {
+        return Err(format!(
+            "`{}` holds a key of the sandbox issuer, expected keys of a real one",
+            file.display()
+        ));
+    }
+    Ok(())
+}
+
+/// The minters of the configured targets.
+///
+/// # Errors
+/// A target can't be served by the key ring.
+pub fn minters(config: &Config, means: &Means) -> Result<Minters, SceneError> {
+    let mut minters: Vec<(_, Arc<dyn Minter>)> = Vec::new();
+    for target in &config.targets {
+        let minter = JwtMinter::of(
+            jwt_target(config, target),
+            Arc::clone(&means.keyring),
+            Arc::clone(&means.chance),
+        )
+        .map_err(|error| SceneError::Target(error.to_string()))?;
+        minters.push((target.name.clone(), Arc::new(minter)));
+    }
+    Ok(Minters::of(minters))
+}
+
+/// Both kinds so far end in a JWT of ours: `cambio` is our own API, with our issuer as its audience.
+fn jwt_target(config: &Config, target: &TargetConfig) -> JwtTarget {
+    JwtTarget {
+        name: target.name.clone(),
+        issuer: config.issuer.clone(),
+        audience: match target.kind {
+            TargetKind::Jwt => target.audience.clone(),
+            TargetKind::Cambio => config.issuer.as_str().to_owned(),
+        },
+        algorithm: target.algorithm,
+        typ: match target.token_type {
+            JwtType::AccessToken => TokenType::AccessToken,
+            JwtType::Jwt => TokenType::Jwt,
+        },
+        ceiling: target.ceiling,
+        environment: config.environment.clone(),
+    }
+}
+
+/// What policies are compiled against.
+///
+/// # Errors
+/// Two targets answer to one name.
+pub fn context(config: &Config) -> Result<Context, SceneError> {
+    let targets = config.targets().map_err(|clash| SceneError::Target(clash.to_string()))?;
+    Ok(Context {
+        targets: Arc::new(targets),
+        issuers: config.policy_context(),
+        environment: config.environment.clone(),
+    })
+}
+
+/// Loads the policies on disk, runs their cases.
+///
+/// # Errors
+/// They do not load: every problem at once.
+pub fn policies(config: &Config, now: Instant) -> Result<Adopted, SceneError> {
+    let (directory, guardrails) =
+        (&config.policies.directory, config.policies.guardrails.as_deref());
+    let loaded = policy::load::load_guarded(directory, guardrails, &context(config)?, now)?;
+    Ok(Adopted {
+        set: Arc::new(loaded.set),
+        commit: loaded.commit,
+        warnings: loaded.warnings.iter().map(ToString::to_string).collect(),
+    })
+}
+
+/// The last good set, from the store: what a start falls back to when the files on disk are bad.
+///
+/// # Errors
+/// There is none, or it does not fit this configuration.
+pub fn last_good(config: &Config, reader: &dyn LedgerReader) -> Result<Arc<PolicySet>, String> {
+    let digest = reader.active_policy().map_err(text)?.ok_or("none was ever in force")?;
+    stored(config, reader, &digest)
+}
+
+/// A policy set that the store keeps, compiled against today's configuration.
+///
+/// # Errors
+/// There is none of that digest, or it no longer compiles.
+pub fn stored(
+    config: &Config,
+    reader: &dyn LedgerReader,
+    digest: &Hash,
+) -> Result<Arc<PolicySet>, String> {
+    let sources = reader.policy_set(digest).map_err(text)?;
+    let sources =
+        sources.ok_or_else(|| format!("policy set {} is not in the store", hex(digest)))?;
+    let pairs: Vec<(String, String)> = serde_json::from_str(&sources).map_err(text)?;
+    let sources: Vec<Source> =
+        pairs.into_iter().map(|(name, text)| Source { name, text }).collect();
+    let context = context(config).map_err(text)?;
+    let (set, _) = PolicySet::compile(&sources, &context).map_err(|problems| {
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    })?;
+    Ok(Arc::new(set))
+}
+
+/// The sources of a set, as the store keeps them.
+#[must_use]
+pub fn sources_json(set: &PolicySet) -> String {
+    let pairs: Vec<(&str, &str)> =
+        set.sources().iter().map(|source| (source.name.as_str(), source.text.as_str())).collect();
+    serde_json::to_string(&pairs).unwrap_or_default()
+}
+
+/// The scene of a configuration under `policies`.
+///
+/// # Errors
+/// An issuer or a target can't be set up.
+pub fn scene(
+    config: &Config,
+    means: &Means,
+    policies: Arc<PolicySet>,
+) -> Result<Scene, SceneError> {
+    Ok(Scene {
+        verifier: Arc::new(verifier(config, means)?),
+        policies,
+        minters: minters(config, means)?,
+    })
+}
+
+fn text(error: impl fmt::Display) -> String {
+    error.to_string()
+}

@@ -1,0 +1,193 @@
+//! What the edge serves from, filled with the real parts.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use axum::body::Bytes;
+use serde_json::{Map, Value};
+
+use crate::{
+    app::State,
+    clock::Instant,
+    edge::{CallerRefused, Check, Health, Introspect, Log, Published, Unavailable},
+    keys::{Phase, keyring::Keyring, own::Introspector, schedule::in_phase},
+    ledger::{reader::LedgerReader, tile::TileName},
+    secret::Secret,
+    subject::issuers::IssuerUrl,
+};
+
+/// The published key set.
+#[derive(Debug)]
+pub struct Keys(pub Arc<Keyring>);
+
+impl Published for Keys {
+    fn jwks(&self, now: Instant) -> (Bytes, Duration) {
+        let published = self.0.published(now);
+        (Bytes::copy_from_slice(published.document.as_bytes()), published.max_age)
+    }
+
+    fn algorithms(&self) -> Vec<&'static str> {
+        self.0.schedule().algorithms().iter().map(|algorithm| algorithm.as_str()).collect()
+    }
+}
+
+/// The public half of the ledger.
+#[derive(Debug)]
+pub struct PublicLog(pub Arc<dyn LedgerReader>);
+
+#[async_trait]
+impl Log for PublicLog {
+    async fn checkpoint(&self) -> Result<Option<Bytes>, Unavailable> {
+        let reader = Arc::clone(&self.0);
+        let read = move || reader.newest_checkpoint().map(|found| found.map(|found| found.note));
+        let note = blocking(read).await?;
+        Ok(note.map(Bytes::from))
+    }
+
+    async fn tile(&self, tile: TileName) -> Result<Option<Bytes>, Unavailable> {
+        let reader = Arc::clone(&self.0);
+        let hashes = blocking(move || tile.render(&*reader)).await?;
+        Ok(hashes.map(Bytes::from))
+    }
+}
+
+async fn blocking<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
+    read: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, Unavailable> {
+    let read = tokio::task::spawn_blocking(read).await;
+    let read = read.map_err(|error| Unavailable(error.to_string()))?;
+    read.map_err(|error| Unavailable(error.to_string()))
+}
+
+/// Introspection by workloads with a role `introspect:<audience>` of target `cambio`.
+#[derive(Debug)]
+pub struct OwnTokens {
+    issuer: IssuerUrl,
+    introspector: Introspector,
+}
+
+impl OwnTokens {
+    /// For the tokens of `issuer`, which is us.
+    #[must_use]
+    pub fn of(issuer: IssuerUrl, keyring: Arc<Keyring>) -> Self {
+        Self { introspector: Introspector::of(issuer.clone(), keyring), issuer }
+    }
+
+    fn live(&self, token: &Secret, audience: &str, now: Instant) -> Option<Map<String, Value>> {
+        let answer = self.introspector.introspect(token.reveal_text()?, audience, now);
+        let Value::Object(mut members) = answer else { return None };
+        (members.remove("active") == Some(true.into())).then_some(members)
+    }
+}
+
+#[async_trait]
+impl Introspect for OwnTokens {
+    async fn introspect(
+        &self,
+        caller: Secret,
+        token: Secret,
+        now: Instant,
+    ) -> Result<Option<Map<String, Value>>, CallerRefused> {
+        let who = self.live(&caller, self.issuer.as_str(), now).ok_or_else(|| {
+            CallerRefused::Unauthenticated("not a live token of ours for our own API".to_owned())
+        })?;
+        let scope = who.get("scope").and_then(Value::as_str).unwrap_or_default();
+        let audiences: BTreeSet<&str> =
+            scope.split(' ').filter_map(|role| role.strip_prefix("introspect:")).collect();
+        if audiences.is_empty() {
+            return Err(CallerRefused::NotAllowed);
+        }
+        Ok(audiences.into_iter().find_map(|audience| self.live(&token, audience, now)))
+    }
+}
+
+#[async_trait]
+impl Health for State {
+    fn checks(&self, now: Instant) -> Vec<Check> {
+        let mut checks = vec![self.ledger_check(), self.clock_check(now), self.keys_check()];
+        checks.push(self.anchors_check());
+        checks.push(self.policies_check());
+        for issuer in self.exchange.scene.load().verifier.issuers().iter() {
+            let state = issuer.keys.state();
+            let detail = match (state.fetched_at, &state.last_error) {
+                (Some(at), None) => format!("{} keys since {at}", state.keys),
+                (Some(at), Some(error)) => format!("{} keys since {at}; then: {error}", state.keys),
+                (None, Some(error)) => error.clone(),
+                (None, None) => "not asked for yet".to_owned(),
+            };
+            // One dead issuer is a detail: the others go on.
+            let ok = state.keys > 0 && state.last_error.is_none();
+            checks.push(check(&format!("issuer:{}", issuer.name), ok, false, detail));
+        }
+        checks
+    }
+}
+
+impl State {
+    fn ledger_check(&self) -> Check {
+        let stopped = self.writer.stopped().or_else(|| self.writer.is_held());
+        let ok = stopped.is_none();
+        let size = || format!("{} entries", self.writer.head().size);
+        check("ledger", ok, true, stopped.unwrap_or_else(size))
+    }
+
+    /// INVARIANT(ledger-time): a wall clock that is behind the newest entry stops issuing.
+    fn clock_check(&self, now: Instant) -> Check {
+        let behind = self.writer.head().time.since(now);
+        let ok = behind <= crate::ledger::writer::CLOCK_TOLERANCE;
+        check("clock", ok, true, format!("{} s behind the newest entry", behind.as_secs()))
+    }
+
+    fn keys_check(&self) -> Check {
+        let keyring = self.rotator.keyring();
+        let trouble = self.rotator.trouble();
+        let detail = match &trouble {
+            Some(trouble) => format!("epoch {}; {trouble}", keyring.epoch()),
+            None if keyring.ready() => {
+                format!("epoch {}, {} keys", keyring.epoch(), keyring.records().len())
+            }
+            None => format!("epoch {}; {}", keyring.epoch(), paused(keyring)),
+        };
+        check("signing_key", keyring.ready(), true, detail)
+    }
+
+    fn anchors_check(&self) -> Check {
+        let names: Vec<&str> = self.anchors.iter().map(|anchor| anchor.name()).collect();
+        let detail = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        match self.anchor_trouble.load().as_deref() {
+            None => check("anchors", true, false, detail),
+            Some(trouble) => check("anchors", false, false, trouble.clone()),
+        }
+    }
+
+    fn policies_check(&self) -> Check {
+        let rules = self.exchange.scene.load().policies.rule_count();
+        match self.trouble.load().as_deref() {
+            None => check("policies", true, false, format!("{rules} rules")),
+            Some(trouble) => {
+                check("policies", false, false, format!("{rules} rules of before; {trouble}"))
+            }
+        }
+    }
+}
+
+/// Which algorithms have no key that signs, and when that ends on its own.
+fn paused(keyring: &Keyring) -> String {
+    let (records, schedule) = (keyring.records(), keyring.schedule());
+    let without = schedule
+        .algorithms()
+        .iter()
+        .filter(|algorithm| in_phase(&records, **algorithm, Phase::Active).is_none());
+    let told = without.map(|algorithm| match in_phase(&records, *algorithm, Phase::Prepared) {
+        Some(next) => format!(
+            "no {algorithm} key signs, the announced one may from {} on",
+            schedule.announced_at(next)
+        ),
+        None => format!("no {algorithm} key signs, and none is announced yet"),
+    });
+    told.collect::<Vec<_>>().join("; ")
+}
+
+fn check(name: &str, ok: bool, required: bool, detail: String) -> Check {
+    Check { name: name.to_owned(), ok, required, detail }
+}

@@ -1,0 +1,143 @@
+//! The command line. stdout is data, stderr is talk; exit codes 0 done, 1 refused, 2 usage or configuration, 3 not reachable.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod admin;
+mod block;
+mod config;
+mod dev;
+mod doctor;
+mod exchange;
+mod failure;
+mod harden;
+mod http;
+mod keys;
+mod ledger;
+mod policy;
+mod render;
+mod serve;
+mod talk;
+mod token;
+
+pub use failure::Failure;
+pub use talk::Talk;
+
+/// An OIDC workload-identity federation broker: a secretless STS.
+///
+/// Bring the identity token you were born with, leave with exactly the short-lived credential that a policy grants you, and
+/// a receipt that proves it. New here? `cambio dev` shows all of it on one machine.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cambio",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done, 1 refused, 2 usage or configuration, 3 not reachable."
+)]
+pub struct Arguments {
+    /// Data as JSON, for machines
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Show everything on one machine: broker, ledger and a sandbox issuer, on loopback
+    Dev(dev::Dev),
+    /// Run the broker
+    Serve(serve::Serve),
+    /// Check a configuration
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Write, check, test and explain trust policies
+    #[command(subcommand)]
+    Policy(policy::Policy),
+    /// Set, list and lift blocks: durable denies that need no file
+    #[command(subcommand)]
+    Block(block::Block),
+    /// List, rotate, withdraw and export our signing keys
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    /// Verify, prove, show and export the ledger
+    #[command(subcommand)]
+    Ledger(ledger::Ledger),
+    /// Exchange a token for a credential (RFC 8693)
+    Exchange(exchange::Exchange),
+    /// Look at a configuration, its files and the running broker, and say what is wrong
+    Doctor(doctor::Doctor),
+    /// Print the version
+    Version,
+}
+
+/// How a run of the command line ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Everything was done.
+    Done,
+    /// It was refused, or a check failed.
+    Refused,
+    /// Wrong usage or a wrong configuration.
+    Usage,
+    /// Somebody who is needed could not be reached.
+    Unreachable,
+}
+
+impl Exit {
+    /// The process's exit code.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Refused => 1,
+            Self::Usage => 2,
+            Self::Unreachable => 3,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// Does what `arguments` ask for.
+pub async fn run(arguments: Arguments, talk: &mut Talk) -> Exit {
+    // One TLS stack for the whole process. `Err` means that it is already chosen.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let done = match arguments.verb {
+        Verb::Dev(dev) => dev::run(dev, talk).await,
+        Verb::Serve(serve) => serve::run(serve).await,
+        Verb::Config(config) => config::run(&config, talk),
+        Verb::Policy(policy) => policy::run(policy, talk).await,
+        Verb::Block(block) => block::run(block, talk).await,
+        Verb::Keys(keys) => keys::run(keys, talk).await,
+        Verb::Ledger(ledger) => ledger::run(ledger, talk).await,
+        Verb::Exchange(exchange) => exchange::run(exchange, talk).await,
+        Verb::Doctor(doctor) => doctor::run(doctor, talk).await,
+        Verb::Version => {
+            version(talk);
+            Ok(())
+        }
+    };
+    match done {
+        Ok(()) => Exit::Done,
+        Err(failure) => {
+            talk.say(&failure);
+            failure.exit()
+        }
+    }
+}
+
+fn version(talk: &mut Talk) {
+    let version = env!("CARGO_PKG_VERSION");
+    if talk.json() {
+        talk.value(&serde_json::json!({ "name": "cambio", "version": version }));
+    } else {
+        talk.line(format_args!("cambio {version}"));
+    }
+}

@@ -1,0 +1,168 @@
+//! `cambio keys`: the lives of our signing keys.
+
+use std::{
+    fmt,
+    fs::File,
+    io::Read as _,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::{
+    Failure, Talk,
+    admin::{Reach, Why},
+    render,
+};
+use crate::{
+    chance::{Chance as _, SystemChance},
+    secret::Secret,
+};
+
+/// Our signing keys: prepare → promote → retire → prune; withdraw when one leaked.
+#[derive(Debug, Subcommand)]
+pub(super) enum Keys {
+    /// Write a new key-encryption key to stdout, for a file of mode 0600 on a machine of yours
+    Kek,
+    /// List the keys and their phases
+    List(List),
+    /// Promote the prepared keys now, if they were announced long enough
+    Rotate(Rotate),
+    /// Remove a leaked key at once, and list what it signed
+    Withdraw(Withdraw),
+    /// Write the key ring to stdout as an encrypted JWK Set (RFC 7517 section 7)
+    Export(Export),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct List {
+    #[command(flatten)]
+    reach: Reach,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Rotate {
+    #[command(flatten)]
+    why: Why,
+
+    #[command(flatten)]
+    reach: Reach,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Withdraw {
+    /// The key's `kid`
+    kid: String,
+
+    /// Even without an announced successor: verifiers that hold our old key set will refuse the new key's tokens. Without
+    /// it issuing pauses then, and saying it again with `--force` ends the pause
+    #[arg(long)]
+    force: bool,
+
+    #[command(flatten)]
+    why: Why,
+
+    #[command(flatten)]
+    reach: Reach,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Export {
+    /// What the export is encrypted with: one line of at least 16 bytes, in a file of mode 0600 or 0400
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: PathBuf,
+
+    #[command(flatten)]
+    why: Why,
+
+    #[command(flatten)]
+    reach: Reach,
+}
+
+pub(super) async fn run(keys: Keys, talk: &mut Talk) -> Result<(), Failure> {
+    match keys {
+        Keys::Kek => {
+            let mut kek = Zeroizing::new([0_u8; 32]);
+            SystemChance.fill(&mut *kek).map_err(Failure::refused)?;
+            talk.line(&*Zeroizing::new(URL_SAFE_NO_PAD.encode(*kek)));
+        }
+        Keys::List(List { reach }) => {
+            let answer = reach.call("keys/list", json!({})).await?;
+            render::answer(talk, &answer);
+        }
+        Keys::Rotate(Rotate { why, reach }) => {
+            let answer = reach.change("keys/rotate", why, json!({})).await?;
+            render::answer(talk, &answer);
+        }
+        Keys::Withdraw(Withdraw { kid, force, why, reach }) => {
+            let wanted = json!({ "kid": kid, "force": force });
+            let answer = reach.change("keys/withdraw", why, wanted).await?;
+            render::answer(talk, &answer);
+            if answer.get("successor").is_none_or(Value::is_null) {
+                talk.say(
+                    "No key signs in its place now: issuing with its algorithm PAUSES until the announced key may sign. `/readyz` says when.",
+                );
+            }
+            talk.say(
+                "Verifiers may hold our old key set for its max-age: tell those who must not wait.",
+            );
+        }
+        Keys::Export(Export { passphrase_file, why, reach }) => {
+            let passphrase = passphrase(&passphrase_file)?;
+            let wanted = json!({ "passphrase": passphrase.reveal_text() });
+            let answer = reach.change("keys/export", why, wanted).await?;
+            if talk.json() {
+                talk.value(&answer);
+            } else {
+                let sealed = answer.get("jwe").unwrap_or(&answer);
+                talk.line(render::cell(Some(sealed)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One line that only its owner can read: whoever else could would hold our signing keys with the export.
+fn passphrase(file: &Path) -> Result<Secret, Failure> {
+    let failed =
+        |reason: &dyn fmt::Display| Failure::usage(format!("`{}`: {reason}", file.display()));
+    let mut opened = File::open(file).map_err(|error| failed(&error))?;
+    let mode = opened.metadata().map_err(|error| failed(&error))?.mode();
+    if mode & 0o077 != 0 {
+        let found = format!("found mode {:04o}, expected 0600 or 0400", mode & 0o7777);
+        return Err(failed(&found));
+    }
+    let mut text = Zeroizing::new(String::new());
+    opened.by_ref().take(4096).read_to_string(&mut text).map_err(|error| failed(&error))?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    if line.len() < 16 || line.contains('\n') {
+        return Err(failed(&"expected one line of at least 16 bytes"));
+    }
+    Ok(Secret::from(line.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+
+    #[test]
+    fn a_passphrase_is_one_long_line_that_nobody_else_can_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("passphrase");
+        let read = |text: &str, mode| {
+            fs::write(&file, text).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            passphrase(&file).is_ok()
+        };
+        assert!(read("correct horse battery staple\n", 0o600));
+        assert!(!read("correct horse battery staple\n", 0o640));
+        assert!(!read("short\n", 0o600));
+        assert!(!read("correct horse battery\nstaple\n", 0o600));
+    }
+}

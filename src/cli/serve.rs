@@ -1,0 +1,122 @@
+//! `cambio serve`: the broker in earnest.
+
+use std::{path::PathBuf, sync::Arc};
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::info;
+
+use super::{Failure, config, harden::harden};
+use crate::{
+    app::{self, Existing, Mode, StartError},
+    clock::SystemClock,
+    config::{Config, LogFormat, StoreConfig},
+    telemetry::{self, Collector, Format},
+};
+
+/// Run the broker
+///
+/// SIGTERM and Ctrl-C drain: nothing new is accepted, every exchange that is committed is finished. SIGHUP reloads policies.
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// The configuration
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+
+    /// Make store, ledger and first keys, where there are none: once, for a new instance
+    #[arg(long)]
+    create: bool,
+}
+
+pub(super) async fn run(serve: Serve) -> Result<(), Failure> {
+    harden()?;
+    let config = config::load(&serve.config)?;
+    let format = match config.log.format {
+        LogFormat::Json => Format::Json,
+        LogFormat::Text => Format::People,
+    };
+    let collector =
+        config.log.otlp.clone().map(|url| Collector { url, clock: Arc::new(SystemClock) });
+    let traces = telemetry::start(format, config.log.level.as_str(), collector);
+    let traces = traces.map_err(Failure::usage)?;
+    // Before anything starts: a signal that comes now must drain too.
+    let mut signals = Signals::listen()?;
+    let existing = if serve.create { Existing::Created } else { Existing::Required };
+    let running = app::start(config, Some(serve.config), Mode::Serve, existing);
+    let running = running.await.map_err(|error| not_started(&error))?;
+    loop {
+        let asked = tokio::select! {
+            asked = signals.next() => asked,
+            reason = running.ended() => {
+                running.drain().await;
+                traces.flush().await;
+                return Err(Failure::unreachable(format!("the broker ended: {reason}")));
+            }
+        };
+        match asked {
+            Asked::End => {
+                info!("draining: nothing new is accepted, what is committed is finished");
+                running.drain().await;
+                traces.flush().await;
+                return Ok(());
+            }
+            // How it ended is logged where it is handled; after a failure the last good set stays in force.
+            Asked::Reload => drop(running.reload().await),
+        }
+    }
+}
+
+/// A configuration that can't be served is exit code 2; a port, a disk or a database that is not there is 3.
+pub(super) fn not_started(error: &StartError) -> Failure {
+    match error {
+        StartError::Scene(_) | StartError::Tls(_) | StartError::Issuer(_) => Failure::usage(error),
+        StartError::Ledger(_) | StartError::Keys(_) | StartError::Listen { .. } => {
+            Failure::unreachable(error)
+        }
+    }
+}
+
+/// Where the ledger of `config` lies.
+pub(super) fn store_of(config: &Config) -> PathBuf {
+    let StoreConfig::Sqlite { path } = &config.store;
+    path.clone()
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Ctrl-C or SIGTERM: drain.
+    End,
+    /// SIGHUP.
+    Reload,
+}
+
+/// The signals that end or reload a broker.
+#[derive(Debug)]
+pub(super) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    /// From here on the signals come to us, and do not end the process by themselves.
+    pub(super) fn listen() -> Result<Self, Failure> {
+        let on =
+            |kind| signal(kind).map_err(|error| Failure::unreachable(format!("signals: {error}")));
+        Ok(Self {
+            interrupt: on(SignalKind::interrupt())?,
+            terminate: on(SignalKind::terminate())?,
+            hang_up: on(SignalKind::hangup())?,
+        })
+    }
+
+    /// What the next signal asks for.
+    pub(super) async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.interrupt.recv() => Asked::End,
+            _ = self.terminate.recv() => Asked::End,
+            _ = self.hang_up.recv() => Asked::Reload,
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What the configuration names on disk: is it there, and can nobody else read or change it?
+
+use std::{
+    fs::{self, Metadata},
+    io::ErrorKind,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use super::reader::Reader;
+use crate::yaml::Place;
+
+/// Others may write.
+const WORLD_WRITABLE: u32 = 0o002;
+/// Group or others may do anything.
+const NOT_OURS_ALONE: u32 = 0o077;
+
+/// What a path must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// A file that only its owner may read. Its path is never repeated: people paste secrets where paths belong.
+    Secret,
+    /// A token that the platform writes and renews: a loose mode is the platform's, so it only warns.
+    PlatformToken,
+    /// A file that we read.
+    File,
+    /// A directory.
+    Directory,
+    /// A file that we will make: its directory must exist.
+    Made,
+}
+
+/// A path of the configuration, and what it must be.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    /// Where it is named.
+    pub(super) place: Place,
+    /// Under which key.
+    pub(super) setting: &'static str,
+    /// From the file's directory.
+    pub(super) path: PathBuf,
+    /// What it must be.
+    pub(super) need: Need,
+}
+
+/// Looks at everything that was named.
+pub(super) fn check(reader: &mut Reader<'_>) {
+    for wanted in std::mem::take(&mut reader.files) {
+        match wanted.need {
+            Need::Secret => secret(reader, &wanted),
+            Need::PlatformToken => platform_token(reader, &wanted),
+            Need::File => {
+                present(reader, &wanted, Metadata::is_file, "a file");
+            }
+            Need::Directory => directory(reader, &wanted, &wanted.path),
+            Need::Made => {
+                let parent = wanted.path.parent().unwrap_or(Path::new("."));
+                directory(reader, &wanted, parent);
+            }
+        }
+    }
+}
+
+/// Whether others may change `path`: then it says what they want. `false` where it can't be told.
+pub(super) fn anyone_may_write(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & WORLD_WRITABLE != 0)
+}
+
+fn secret(reader: &mut Reader<'_>, wanted: &Wanted) {
+    let Some(metadata) = present(reader, wanted, Metadata::is_file, "a file") else { return };
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & NOT_OURS_ALONE != 0 {
+        let message = format!(
+            "`{}` names a file of mode {mode:04o}, expected 0600 or 0400: it holds a secret",
+            wanted.setting
+        );
+        reader.refuse(
+            wanted.place,
+            message,
+            "chmod 0600 it, and replace the secret if others could read it",
+        );
+    }
+    if metadata.len() == 0 {
+        let message = format!("`{}` names an empty file, expected a secret", wanted.setting);
+        reader.refuse(wanted.place, message, "write the secret into the file");
+    }
+}
+
+fn platform_token(reader: &mut Reader<'_>, wanted: &Wanted) {
+    let Some(metadata) = present(reader, wanted, Metadata::is_file, "a file") else { return };
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & NOT_OURS_ALONE != 0 {
+        let message = format!(
+            "`{}` names a file of mode {mode:04o}: others can read the token",
+            wanted.setting
+        );
+        reader.warn(
+            wanted.place,
+            message,
+            "run as a user of your own; the platform then writes it with mode 0600",
+        );
+    }
+}
+
+fn directory(reader: &mut Reader<'_>, wanted: &Wanted, path: &Path) {
+    match fs::metadata(path) {
+        Ok(metadata) if !metadata.is_dir() => {
+            let message = format!("`{}`: `{}` is not a directory", wanted.setting, path.display());
+            reader.refuse(wanted.place, message, "name a directory");
+        }
+        Ok(metadata) if metadata.permissions().mode() & WORLD_WRITABLE != 0 => {
+            let message =
+                format!("`{}`: anyone may write to directory `{}`", wanted.setting, path.display());
+            reader.refuse(wanted.place, message, "chmod o-w it");
+        }
+        Ok(_) => {}
+        Err(error) => {
+            let message =
+                format!("`{}`: directory `{}` {}", wanted.setting, path.display(), reason(&error));
+            reader.refuse(
+                wanted.place,
+                message,
+                "make it first: none is made here, so that a typo can't pass for a new one",
+            );
+        }
+    }
+}
+
+/// The metadata of what is there as it should be.
+fn present(
+    reader: &mut Reader<'_>,
+    wanted: &Wanted,
+    fits: fn(&Metadata) -> bool,
+    expected: &str,
+) -> Option<Metadata> {
+    let shown = match wanted.need {
+        Need::Secret => format!("`{}` names a file that", wanted.setting),
+        Need::PlatformToken | Need::File | Need::Directory | Need::Made => {
+            format!("`{}`: file `{}`", wanted.setting, wanted.path.display())
+        }
+    };
+    match fs::metadata(&wanted.path) {
+        Ok(metadata) if fits(&metadata) => Some(metadata),
+        Ok(_) => {
+            reader.refuse(wanted.place, format!("{shown} is not {expected}"), "name a file");
+            None
+        }
+        Err(error) => {
+            let hint = "relative paths start where the configuration file lies";
+            reader.refuse(wanted.place, format!("{shown} {}", reason(&error)), hint);
+            None
+        }
+    }
+}
+
+fn reason(error: &std::io::Error) -> &'static str {
+    let known = [
+        (ErrorKind::NotFound, "does not exist"),
+        (ErrorKind::PermissionDenied, "can't be reached: permission denied"),
+        (ErrorKind::NotADirectory, "lies below something that is not a directory"),
+    ];
+    let found = known.into_iter().find(|(kind, _)| *kind == error.kind());
+    found.map_or("can't be read", |(_, reason)| reason)
+}

@@ -1,0 +1,163 @@
+//! `keys`: how our signing keys are protected, and how they rotate.
+
+use std::{path::PathBuf, time::Duration};
+
+use super::{
+    files::Need,
+    reader::{Reader, length},
+    targets::TargetConfig,
+};
+use crate::{
+    keys::schedule::{Schedule, ScheduleError, Terms},
+    subject::MAXIMUM_LEEWAY,
+    yaml::{Field, Fields, Node, Shape},
+};
+
+/// Our signing keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeysConfig {
+    /// What closes them at rest.
+    pub protector: ProtectorConfig,
+    /// How long one key signs.
+    pub sign_for: Duration,
+    /// How long a verifier may hold our key set, whatever its headers say.
+    pub verifier_cache: Duration,
+    /// The `max-age` of our published key set.
+    pub jwks_max_age: Duration,
+}
+
+/// Where the key-encryption key comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProtectorConfig {
+    /// A file of random bytes.
+    KeyFile(PathBuf),
+    /// A file with a passphrase, from which the key is derived.
+    PassphraseFile(PathBuf),
+}
+
+pub(super) static KEYS: Fields = Fields {
+    what: "the signing keys",
+    fields: &[
+        Field::optional(
+            "key_file",
+            "The key-encryption key, in a file of mode 0600 or 0400. Either this or `passphrase_file`",
+            Shape::Secret,
+        ),
+        Field::optional(
+            "passphrase_file",
+            "A passphrase to derive the key-encryption key from, in a file of mode 0600 or 0400",
+            Shape::Secret,
+        ),
+        Field::optional(
+            "sign_for",
+            "How long one key signs before the next. From `1h` to `365d`; default: `30d`",
+            Shape::Duration,
+        ),
+        Field::optional(
+            "verifier_cache",
+            "How long verifiers may hold our key set, whatever its headers say: a new key is published for at least so long before it signs. From `1m` to `30d`; default: `24h`",
+            Shape::Duration,
+        ),
+        Field::optional(
+            "jwks_max_age",
+            "The `max-age` of our published key set. From `1m` to `24h`; default: `5m`",
+            Shape::Duration,
+        ),
+    ],
+};
+
+pub(super) fn read(reader: &mut Reader<'_>) -> Option<KeysConfig> {
+    let map = reader.section("keys")?;
+    let day = Duration::from_hours(24);
+    let sign_for = reader.duration(
+        Some(map),
+        "sign_for",
+        day.saturating_mul(30),
+        Duration::from_hours(1)..=day.saturating_mul(365),
+        "rotate often enough to be sure that it works",
+    );
+    let verifier_cache = reader.duration(
+        Some(map),
+        "verifier_cache",
+        day,
+        Duration::from_mins(1)..=day.saturating_mul(30),
+        "`24h` fits most verifiers",
+    );
+    let jwks_max_age = reader.duration(
+        Some(map),
+        "jwks_max_age",
+        Duration::from_mins(5),
+        Duration::from_mins(1)..=day,
+        "verifiers hold a withdrawn key for as long",
+    );
+    let protector = protector(reader, map);
+    Some(KeysConfig { protector: protector?, sign_for, verifier_cache, jwks_max_age })
+}
+
+fn protector(reader: &mut Reader<'_>, map: &Node) -> Option<ProtectorConfig> {
+    let key = reader.path(map, "key_file", Need::Secret).map(ProtectorConfig::KeyFile);
+    let passphrase =
+        reader.path(map, "passphrase_file", Need::Secret).map(ProtectorConfig::PassphraseFile);
+    if map.find("key_file").is_some() && map.find("passphrase_file").is_some() {
+        reader.refuse(
+            map.place,
+            "`keys` has both `key_file` and `passphrase_file`, expected one of them",
+            "remove the one that the key ring was not closed with",
+        );
+        return None;
+    }
+    // A key that is no setting has been told of: most likely it was meant as one of the two.
+    let known = |name: &str| KEYS.fields.iter().any(|field| field.name == name);
+    let none = map.find("key_file").is_none() && map.find("passphrase_file").is_none();
+    if none && map.entries().iter().all(|(name, ..)| known(name)) {
+        let message = "`keys` has neither `key_file` nor `passphrase_file`";
+        let hint = "a key file: `cambio keys kek > FILE`, mode 0600";
+        reader.refuse(map.place, message, hint);
+    }
+    key.or(passphrase)
+}
+
+/// INVARIANT(publish-before-sign): the waits that follow from the configuration must not contradict each other.
+pub(super) fn rotates(reader: &mut Reader<'_>, keys: &KeysConfig, targets: &[TargetConfig]) {
+    if targets.is_empty() {
+        return;
+    }
+    let Some(map) = reader.section("keys") else { return };
+    let Err(error) = Schedule::derive(keys.terms(targets)) else { return };
+    let place = map.find("sign_for").or_else(|| map.find("verifier_cache"));
+    let place = place.map_or(map.place, |at| at.place);
+    match error {
+        ScheduleError::SignsTooShort { sign_for, publish_before } => {
+            let (sign_for, before) = (length(sign_for), length(publish_before));
+            let message = format!(
+                "a key signs for `{sign_for}`, expected more than the `{before}` for which its successor is announced"
+            );
+            reader.refuse(
+                place,
+                message,
+                "raise `sign_for`, or lower `verifier_cache` if no verifier caches for so long",
+            );
+        }
+        error @ (ScheduleError::NoLifetime
+        | ScheduleError::NoAlgorithm
+        | ScheduleError::TooLong { .. }) => {
+            reader.refuse(place, error.to_string(), "see docs/configuration.md");
+        }
+    }
+}
+
+impl KeysConfig {
+    /// What the rotation is derived from: these settings, and what `targets` sign with and for how long.
+    #[must_use]
+    pub fn terms(&self, targets: &[TargetConfig]) -> Terms {
+        Terms {
+            algorithms: targets.iter().map(|target| target.algorithm).collect(),
+            sign_for: self.sign_for,
+            jwks_max_age: self.jwks_max_age,
+            longest_lifetime: targets.iter().map(|target| target.ceiling).max().unwrap_or_default(),
+            leeway: MAXIMUM_LEEWAY,
+            verifier_cache: self.verifier_cache,
+            replica_delay: Terms::REPLICA_DELAY,
+        }
+    }
+}

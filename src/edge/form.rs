@@ -1,0 +1,167 @@
+//! A bounded body, and the strict reading of a form: one parser, no second opinion about which duplicate counts.
+
+use std::time::Duration;
+
+use axum::{
+    body::{Body, Bytes},
+    http::{HeaderMap, header},
+};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+
+use crate::refusal::{Refusal, Unfit};
+
+/// The most that a body may have, in bytes (threat H03).
+pub const MOST_BYTES: usize = 64 * 1024;
+/// The most parameters that a form may have.
+const MOST_PARAMETERS: usize = 64;
+/// The most often that `audience` or `resource` may be given, each.
+const MOST_REPEATS: usize = 8;
+/// What may be repeated (RFC 8693 section 2.1).
+const REPEATABLE: [&str; 2] = ["audience", "resource"];
+
+/// The parameters of a form, in order, none of them empty.
+pub struct Form(Vec<(String, String)>);
+
+/// Names only: the values are tokens.
+impl std::fmt::Debug for Form {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+impl Form {
+    /// Reads the form that `body` carries.
+    ///
+    /// # Errors
+    /// It is no form (415), too large (413), too slow (408), or ill-formed or ambiguous (400).
+    pub async fn read(
+        headers: &HeaderMap,
+        body: Body,
+        deadline: Duration,
+    ) -> Result<Self, Refusal> {
+        is_form(headers)?;
+        Self::parse(&read_body(headers, body, deadline).await?)
+    }
+
+    /// Parses `application/x-www-form-urlencoded` text strictly (threats H01, H02).
+    ///
+    /// # Errors
+    /// It is not UTF-8, has a broken escape, a control character, a repeated parameter or too many of them.
+    pub fn parse(body: &[u8]) -> Result<Self, Refusal> {
+        let text = std::str::from_utf8(body).map_err(|_| refuse("the form is not UTF-8"))?;
+        if !escapes_are_whole(text) {
+            return Err(refuse("the form has a broken percent escape"));
+        }
+        let mut seen: Vec<(String, String)> = Vec::new();
+        for (name, value) in form_urlencoded::parse(body) {
+            // The decoder writes U+FFFD where the escaped bytes are not UTF-8.
+            if [&name, &value].iter().any(|part| !part.is_ascii() && part.contains('\u{fffd}')) {
+                return Err(refuse("the form is not UTF-8"));
+            }
+            if [&name, &value].iter().any(|part| holds_control(part)) {
+                return Err(refuse("the form holds a control character"));
+            }
+            if seen.len() >= MOST_PARAMETERS {
+                return Err(refuse("the form has more than 64 parameters"));
+            }
+            let before = seen.iter().filter(|(known, _)| *known == name).count();
+            if REPEATABLE.contains(&&*name) {
+                if before >= MOST_REPEATS {
+                    return Err(refuse("`audience` and `resource` may be given 8 times each"));
+                }
+            } else if before > 0 {
+                // RFC 6749 section 3.2: parameters MUST NOT be included more than once.
+                return Err(refuse("a parameter is given more than once"));
+            }
+            seen.push((name.into_owned(), value.into_owned()));
+        }
+        // RFC 6749 section 3.2: parameters sent without a value are treated as if they were omitted.
+        seen.retain(|(_, value)| !value.is_empty());
+        Ok(Self(seen))
+    }
+
+    /// The value of `name`, if it was given.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Takes the value of `name` out, so that a token is not kept twice.
+    #[must_use]
+    pub fn take(&mut self, name: &str) -> Option<String> {
+        let at = self.0.iter().position(|(known, _)| known == name)?;
+        Some(self.0.swap_remove(at).1)
+    }
+
+    /// All values under any of `names`, in the order of the form.
+    pub fn all<'a>(&'a self, names: &'a [&'a str]) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.0
+            .iter()
+            .filter(|(known, _)| names.contains(&known.as_str()))
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+/// A refusal about the form's own shape; `words` are public.
+pub(super) fn refuse(words: &str) -> Refusal {
+    Refusal::BadRequest(words.to_owned())
+}
+
+fn is_form(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut types = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(only), None) = (types.next(), types.next()) else {
+        return Err(Unfit::MediaType.into());
+    };
+    let text = only.to_str().map_err(|_| Unfit::MediaType)?;
+    let mut parts = text.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default();
+    let parameter = parts.next();
+    let plain = parameter.is_none_or(|one| {
+        one.eq_ignore_ascii_case("charset=utf-8") || one.eq_ignore_ascii_case("charset=\"utf-8\"")
+    });
+    let coded = headers.contains_key(header::CONTENT_ENCODING);
+    if essence.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+        && plain
+        && parts.next().is_none()
+        && !coded
+    {
+        return Ok(());
+    }
+    Err(Unfit::MediaType.into())
+}
+
+/// Reads `body` within size and time (threats H03, H04).
+pub(super) async fn read_body(
+    headers: &HeaderMap,
+    body: Body,
+    deadline: Duration,
+) -> Result<Bytes, Refusal> {
+    // Said before a byte is read, and before `100 Continue` is sent.
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    if announced.and_then(|text| text.parse::<usize>().ok()).is_some_and(|n| n > MOST_BYTES) {
+        return Err(Unfit::TooLarge.into());
+    }
+    match tokio::time::timeout(deadline, Limited::new(body, MOST_BYTES).collect()).await {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Unfit::TooLarge.into()),
+        Ok(Err(_)) => Err(Unfit::Body.into()),
+        Err(_) => Err(Unfit::TooSlow.into()),
+    }
+}
+
+/// Byte by byte where there is nothing but ASCII: a token is all of that, and two kilobytes long.
+fn holds_control(text: &str) -> bool {
+    if text.is_ascii() {
+        return text.bytes().any(|byte| byte.is_ascii_control());
+    }
+    text.chars().any(char::is_control)
+}
+
+fn escapes_are_whole(text: &str) -> bool {
+    text.split('%').skip(1).all(|after| {
+        let mut digits = after.bytes();
+        [digits.next(), digits.next()]
+            .iter()
+            .all(|digit| digit.is_some_and(|byte| byte.is_ascii_hexdigit()))
+    })
+}

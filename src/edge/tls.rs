@@ -1,0 +1,163 @@
+//! TLS by rustls on aws-lc, 1.2 and 1.3, from two PEM files that may be replaced while we run.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use rustls::{
+    ServerConfig,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject as _},
+};
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+use zeroize::Zeroizing;
+
+/// Why a pair of files can't serve.
+#[derive(Debug, Error)]
+pub enum TlsError {
+    /// A file can't be read.
+    #[error("`{path}` can't be read: {error}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A file is no PEM of the kind that we look for.
+    #[error("`{path}` holds no {wanted}: {error}")]
+    Pem {
+        /// Which.
+        path: PathBuf,
+        /// `certificate` or `private key`.
+        wanted: &'static str,
+        /// Why.
+        error: pem::Error,
+    },
+    /// Certificate and key do not belong together, or rustls will not have them.
+    #[error("`{certificate}` and `{key}` can't be used together: {error}")]
+    Pair {
+        /// The chain.
+        certificate: PathBuf,
+        /// The key.
+        key: PathBuf,
+        /// Why.
+        error: rustls::Error,
+    },
+}
+
+/// A certificate chain with its key, and the files that they came from.
+#[derive(Debug)]
+pub struct Tls {
+    certificate_file: PathBuf,
+    key_file: PathBuf,
+    current: ArcSwap<ServerConfig>,
+    seen: Mutex<Stamp>,
+}
+
+/// When the two files were last changed.
+type Stamp = [Option<SystemTime>; 2];
+
+impl Tls {
+    /// Loads the pair.
+    ///
+    /// # Errors
+    /// It can't serve.
+    pub fn load(certificate_file: PathBuf, key_file: PathBuf) -> Result<Self, TlsError> {
+        // Stamped before reading: a change in between is seen as a change.
+        let seen = stamp(&certificate_file, &key_file);
+        let config = read(&certificate_file, &key_file)?;
+        Ok(Self {
+            certificate_file,
+            key_file,
+            current: ArcSwap::from_pointee(config),
+            seen: Mutex::new(seen),
+        })
+    }
+
+    /// What the next handshake uses.
+    #[must_use]
+    pub fn current(&self) -> Arc<ServerConfig> {
+        self.current.load_full()
+    }
+
+    /// Loads the pair again, changed or not (SIGHUP). Connections that are open keep what they have.
+    ///
+    /// # Errors
+    /// The new pair can't serve: the old one stays.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        let stamp = stamp(&self.certificate_file, &self.key_file);
+        // Noted even if the pair turns out bad: it is said once, not every time.
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = stamp;
+        self.current.store(Arc::new(read(&self.certificate_file, &self.key_file)?));
+        Ok(())
+    }
+
+    /// Loads the pair again if a file changed since the last look. `true` if there is a new pair.
+    ///
+    /// # Errors
+    /// The new pair can't serve: the old one stays.
+    pub fn reload_if_changed(&self) -> Result<bool, TlsError> {
+        let stamp = stamp(&self.certificate_file, &self.key_file);
+        if *self.seen.lock().unwrap_or_else(PoisonError::into_inner) == stamp {
+            return Ok(false);
+        }
+        self.reload().map(|()| true)
+    }
+
+    /// Looks every `pause` whether a file changed, until `stop`. Blocking reads of two small files.
+    pub async fn watch(self: Arc<Self>, pause: Duration, stop: CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+            match self.reload_if_changed() {
+                Ok(false) => {}
+                Ok(true) => info!("loaded a new certificate"),
+                Err(error) => error!("kept the old certificate: {error}"),
+            }
+        }
+    }
+}
+
+fn stamp(certificate: &Path, key: &Path) -> Stamp {
+    [certificate, key].map(|path| fs::metadata(path).and_then(|meta| meta.modified()).ok())
+}
+
+fn read(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
+    let bytes = |path: &Path| {
+        fs::read(path)
+            .map(Zeroizing::new)
+            .map_err(|error| TlsError::Read { path: path.to_owned(), error })
+    };
+    let pem = |path: &Path, wanted, error| TlsError::Pem { path: path.to_owned(), wanted, error };
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&bytes(certificate)?)
+        .collect::<Result<_, _>>()
+        .map_err(|error| pem(certificate, "certificate", error))?;
+    if chain.is_empty() {
+        return Err(pem(certificate, "certificate", pem::Error::NoItemsFound));
+    }
+    let private = PrivateKeyDer::from_pem_slice(&bytes(key)?)
+        .map_err(|error| pem(key, "private key", error))?;
+    server(chain, private).map_err(|error| TlsError::Pair {
+        certificate: certificate.to_owned(),
+        key: key.to_owned(),
+        error,
+    })
+}
+
+fn server(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<ServerConfig, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // A handshake is the largest single cost of a CI job's exchange; resumption halves it.
+    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    Ok(config)
+}

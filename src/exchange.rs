@@ -1,0 +1,350 @@
+//! THE DATA PATH: verify → decide → prepare → commit → mint → conclude. One function, no branch skips a step.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    clock::{Clock, Instant},
+    grant::{Grant, Replay},
+    id::ExchangeId,
+    ledger::{
+        self, Change, Commit, Event, Granted, NotRecorded, Proposal, Receipt, Refused, Spend,
+        facts::Facts,
+        rollup::{Rollup, Stranger},
+    },
+    mint::{Behind, Credential, MintError, Minter, Minters, Plan, Prepared},
+    policy::{Decision, Permit, PolicySet, Wants},
+    refusal::Refusal,
+    subject::{MAXIMUM_LEEWAY, UnverifiedToken, VerifiedSubject, verify::Verifier},
+};
+
+pub mod actor;
+pub mod limits;
+mod outliving;
+pub mod token_type;
+
+pub use limits::RateLimit;
+use outliving::Outliving;
+pub use token_type::TokenType;
+
+/// What the edge made of a request: parsed, bounded, nothing verified.
+#[derive(Debug)]
+pub struct ExchangeRequest {
+    /// Names the exchange, from the first byte on.
+    pub exchange_id: ExchangeId,
+    /// RFC 8693 `subject_token`, or RFC 7523 `assertion`.
+    pub subject_token: UnverifiedToken,
+    /// RFC 8693 `subject_token_type`; [`TokenType::Jwt`] for RFC 7523.
+    pub subject_token_type: TokenType,
+    /// RFC 8693 `actor_token`, with its type.
+    pub actor_token: Option<(UnverifiedToken, TokenType)>,
+    /// RFC 8693 `requested_token_type`.
+    pub requested_token_type: Option<TokenType>,
+    /// `audience`, `resource`, `scope`, `requested_lifetime`.
+    pub wants: Wants,
+    /// The caller's address, behind configured proxies the one that they vouch for.
+    pub source: IpAddr,
+}
+
+/// A granted exchange.
+#[derive(Debug)]
+pub struct Issued {
+    /// What leaves.
+    pub credential: Credential,
+    /// Where the entry stands.
+    pub receipt: Receipt,
+    /// The kind of the target, for metrics.
+    pub kind: &'static str,
+}
+
+/// What one exchange decides by: taken once at its start, so that a reload in between changes nothing (threat X11).
+#[derive(Debug)]
+pub struct Scene {
+    /// Step 2.
+    pub verifier: Arc<Verifier>,
+    /// Step 3.
+    pub policies: Arc<PolicySet>,
+    /// Steps 4 and 6.
+    pub minters: Minters,
+}
+
+/// The data path and everything it needs.
+#[derive(Debug)]
+pub struct Exchange {
+    /// Swapped whole by a reload.
+    pub scene: ArcSwap<Scene>,
+    /// Step 5.
+    pub ledger: Arc<dyn Commit>,
+    /// Where refusals of strangers are counted.
+    pub rollup: Arc<Rollup>,
+    /// How often one subject may come.
+    pub per_subject: RateLimit<String>,
+    /// Now.
+    pub clock: Arc<dyn Clock>,
+    /// What must have ended before the process may.
+    pub tasks: TaskTracker,
+}
+
+impl Exchange {
+    /// Runs one exchange.
+    ///
+    /// # Errors
+    /// It was refused; the refusal is already recorded or rolled up.
+    pub async fn exchange(&self, request: ExchangeRequest) -> Result<Issued, Refusal> {
+        let _in_flight = self.ledger.enter();
+        let scene = self.scene.load_full();
+        let now = self.clock.now();
+        let subject = match scene.verifier.verify(&request.subject_token).await {
+            Ok(subject) => subject,
+            Err(rejection) => {
+                let refusal = Refusal::SubjectToken(rejection);
+                self.count(request.exchange_id, &refusal, now);
+                return Err(refusal);
+            }
+        };
+        let ended = self.proceed(&scene, &request, &subject, now).await;
+        if let Err(refusal) = &ended {
+            self.note_refusal(&scene, &request, &subject, refusal, now);
+        }
+        ended
+    }
+
+    /// From a verified subject to its credential.
+    async fn proceed(
+        &self,
+        scene: &Scene,
+        request: &ExchangeRequest,
+        subject: &VerifiedSubject,
+        now: Instant,
+    ) -> Result<Issued, Refusal> {
+        request.subject_token_type.must_fit(subject)?;
+        self.admit(subject)?;
+        let actor = match &request.actor_token {
+            Some((token, kind)) => {
+                let actor = scene.verifier.verify(token).await.map_err(Refusal::ActorToken)?;
+                kind.must_fit(&actor)?;
+                Some(actor)
+            }
+            None => None,
+        };
+        actor::check(subject, actor.as_ref())?;
+        let permit = permitted(scene.policies.decide(subject, &request.wants, now))?;
+        let minter = minter_of(scene, &permit.grant)?;
+        let behind =
+            Behind { exchange_id: request.exchange_id, subject, actor: actor.as_ref(), now };
+        let prepared = minter.prepare(&permit.grant, behind).map_err(|error| Refusal::Mint {
+            target: permit.grant.target.clone(),
+            error,
+            unspent: true,
+        })?;
+        token_type::must_issue(request.requested_token_type, &prepared.plan)?;
+        let proposal = proposal(request, &permit, behind, &prepared);
+        self.carry_out(minter, permit.grant, request.exchange_id, proposal, prepared).await
+    }
+
+    /// Commit, mint, conclude: this outlives the caller's connection, and drain waits for it.
+    async fn carry_out(
+        &self,
+        minter: Arc<dyn Minter>,
+        grant: Grant,
+        exchange_id: ExchangeId,
+        proposal: Proposal,
+        prepared: Prepared,
+    ) -> Result<Issued, Refusal> {
+        let ledger = Arc::clone(&self.ledger);
+        let work = Outliving::of(&self.tasks, async move {
+            let (outside, kind) = (prepared.lease.is_some(), prepared.plan.kind());
+            let undo = Change::Voided {
+                spend: proposal.spend.clone(),
+                lease: proposal.lease.as_ref().map(|lease| lease.id),
+            };
+            let recorded = match ledger::record(ledger.as_ref(), proposal, prepared).await {
+                Ok(recorded) => recorded,
+                Err(reason) => return Err(not_recorded(reason, grant)),
+            };
+            let receipt = recorded.receipt();
+            let made = minter.mint(recorded).await;
+            // A grant without outside effects that was minted needs no further word.
+            if outside || made.is_err() {
+                conclude(ledger.as_ref(), exchange_id, outcome_of(&made), undo).await?;
+            }
+            match made {
+                Ok(credential) => Ok(Issued { credential, receipt, kind }),
+                Err(error) => Err(not_minted(error, grant)),
+            }
+        });
+        work.await.unwrap_or_else(|| Err(Refusal::Internal("the exchange died".to_owned())))
+    }
+
+    /// The limit is counted after the token is verified, so that nobody can use up another's share.
+    fn admit(&self, subject: &VerifiedSubject) -> Result<(), Refusal> {
+        let wait = self.per_subject.check(&subject.profile().our_subject());
+        wait.map_err(|retry_after| Refusal::TooMany { scope: "subject", retry_after })
+    }
+
+    fn count(&self, exchange_id: ExchangeId, refusal: &Refusal, at: Instant) {
+        let (reason, detail) = (refusal.reason(), refusal.to_string());
+        self.rollup.count(Stranger { exchange_id, at, reason, detail });
+    }
+
+    /// INVARIANT(no-answer-without-entry) holds for grants; refusals are written down without being waited for.
+    fn note_refusal(
+        &self,
+        scene: &Scene,
+        request: &ExchangeRequest,
+        subject: &VerifiedSubject,
+        refusal: &Refusal,
+        now: Instant,
+    ) {
+        // The writer has already made the entry of these two.
+        if matches!(refusal, Refusal::AlreadySpent { .. } | Refusal::Blocked(_)) {
+            return;
+        }
+        // Threat A11: anyone on a public platform can get a validly signed token for our audience, and a known tenant can come
+        // too often. Strangers, and whoever is over its limit, are only counted.
+        let too_many = matches!(refusal, Refusal::TooMany { .. });
+        if too_many || !scene.policies.knows_tenant(subject.profile()) {
+            self.count(request.exchange_id, refusal, now);
+            return;
+        }
+        let event = Event::Refused(Refused {
+            exchange_id: request.exchange_id,
+            issuer: subject.profile().issuer.clone(),
+            subject: subject.profile().our_subject(),
+            token: subject.digest().0,
+            reason: refusal.reason().to_owned(),
+            policy: scene.policies.digest(),
+        });
+        let mut facts = facts_of(request, subject, None, scene.policies.digest(), now);
+        facts.detail = Some(refusal.to_string());
+        if let Refusal::Denied(denial) = refusal {
+            facts.shadow = denial.shadow.iter().map(ToString::to_string).collect();
+        }
+        self.ledger.note(Proposal { facts: Some(facts), ..Proposal::of(event) });
+    }
+}
+
+fn permitted(decision: Decision) -> Result<Permit, Refusal> {
+    match decision {
+        Decision::Permit(permit) => Ok(*permit),
+        Decision::Ambiguous(choices) => Err(Refusal::Ambiguous(choices)),
+        Decision::Deny(denial) => Err(Refusal::Denied(denial)),
+    }
+}
+
+fn minter_of(scene: &Scene, grant: &Grant) -> Result<Arc<dyn Minter>, Refusal> {
+    scene.minters.find(&grant.target).cloned().ok_or_else(|| Refusal::Mint {
+        target: grant.target.clone(),
+        error: MintError::Internal("no minter serves this target".to_owned()),
+        unspent: true,
+    })
+}
+
+/// Everything that becomes durable together before the credential is made.
+fn proposal(
+    request: &ExchangeRequest,
+    permit: &Permit,
+    behind: Behind<'_>,
+    prepared: &Prepared,
+) -> Proposal {
+    let (grant, subject) = (&permit.grant, behind.subject);
+    let Plan::Jwt(plan) = &prepared.plan;
+    let event = Event::Granted(Granted {
+        exchange_id: request.exchange_id,
+        issuer: subject.profile().issuer.clone(),
+        subject: subject.profile().our_subject(),
+        token: subject.digest().0,
+        target: grant.target.clone(),
+        role: grant.role.clone(),
+        rules: grant.rules.clone(),
+        policy: grant.policy_digest,
+        expires_at: prepared.expires_at,
+        credential: prepared.credential.clone(),
+        signing_input: Some(plan.digest),
+        kid: Some(plan.kid.clone()),
+    });
+    let spend = (grant.replay == Replay::Once).then(|| Spend {
+        issuer: subject.profile().issuer.clone(),
+        token: subject.digest().0,
+        target: grant.target.clone(),
+        role: grant.role.clone(),
+        // INVARIANT(replay-window): the token may verify until `exp` + leeway, so forgetting must not come sooner.
+        forget_at: subject.expires_at().plus(MAXIMUM_LEEWAY).plus(Duration::from_secs(1)),
+    });
+    let mut facts = facts_of(request, subject, behind.actor, grant.policy_digest, behind.now);
+    facts.shadow = permit.shadow.iter().map(ToString::to_string).collect();
+    Proposal { event, facts: Some(facts), spend, lease: prepared.lease.clone(), change: None }
+}
+
+fn facts_of(
+    request: &ExchangeRequest,
+    subject: &VerifiedSubject,
+    actor: Option<&VerifiedSubject>,
+    policy: ledger::Hash,
+    now: Instant,
+) -> Facts {
+    Facts {
+        version: 1,
+        exchange_id: request.exchange_id.to_string(),
+        issuer: subject.profile().issuer.to_string(),
+        claims: Arc::clone(&subject.profile().claims),
+        actor: actor.map(|actor| Arc::clone(&actor.profile().claims)),
+        actor_issuer: actor.map(|actor| actor.profile().issuer.to_string()),
+        wants: request.wants.clone(),
+        now: now.milliseconds(),
+        source: request.source.to_string(),
+        policy: ledger::entry::hex(&policy),
+        shadow: Vec::new(),
+        detail: None,
+    }
+}
+
+fn not_recorded(reason: NotRecorded, grant: Grant) -> Refusal {
+    match reason {
+        NotRecorded::AlreadySpent => {
+            Refusal::AlreadySpent { target: grant.target, role: grant.role }
+        }
+        NotRecorded::Blocked(id) => Refusal::Blocked(id.to_string()),
+        NotRecorded::Failed(error) => Refusal::Ledger(error),
+    }
+}
+
+fn not_minted(error: MintError, grant: Grant) -> Refusal {
+    let unspent = grant.replay == Replay::Reusable || is_certain(&error);
+    Refusal::Mint { target: grant.target, error, unspent }
+}
+
+/// Whether nothing exists and nothing will: then the conclusion has released the spend.
+const fn is_certain(error: &MintError) -> bool {
+    match error {
+        MintError::NoLifetime(_)
+        | MintError::Actors(_)
+        | MintError::NoKey(_)
+        | MintError::Refused(_) => true,
+        MintError::Unknown(_) | MintError::Internal(_) => false,
+    }
+}
+
+fn outcome_of(made: &Result<Credential, MintError>) -> &'static str {
+    match made {
+        Ok(_) => "minted",
+        Err(error) if is_certain(error) => "void",
+        Err(_) => "unknown",
+    }
+}
+
+/// Writes down how a grant ended. One that is void releases its spend and its lease in the same transaction. A credential whose
+/// conclusion can't be written is withheld.
+async fn conclude(
+    ledger: &dyn Commit,
+    exchange_id: ExchangeId,
+    outcome: &'static str,
+    undo: Change,
+) -> Result<(), Refusal> {
+    let event = Event::Concluded { exchange_id, outcome };
+    let change = (outcome == "void").then_some(undo);
+    ledger.commit(Proposal { change, ..Proposal::of(event) }).await.map_err(Refusal::Ledger)?;
+    Ok(())
+}

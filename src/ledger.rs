@@ -1,0 +1,446 @@
+//! Step 5: the commit port. What happened becomes durable before it has any effect outside.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use thiserror::Error;
+
+use crate::{
+    clock::Instant,
+    grant::{IssuerName, RoleName, RuleId, TargetName},
+    id::{BlockId, ExchangeId, LeaseId},
+};
+
+pub mod anchor;
+pub mod checkpoint;
+pub mod entry;
+pub mod facts;
+pub mod journal;
+pub mod note;
+pub mod proof;
+pub mod reader;
+pub mod receipt;
+pub mod rollup;
+pub mod show;
+pub mod tile;
+pub mod tree;
+pub mod verify;
+pub mod writer;
+
+/// A SHA-256 hash: of a leaf, a node, a policy set, a signing input.
+pub type Hash = [u8; 32];
+
+/// What an entry tells. The leaf's `kind`; never a secret, never free text that a stranger chose without a bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A credential is about to leave: the grant and what will be true of the credential.
+    Granted(Granted),
+    /// An exchange of a known tenant ended without a credential.
+    Refused(Refused),
+    /// How a grant with outside effects ended: `minted`, `void` or `unknown`.
+    Concluded {
+        /// Which exchange.
+        exchange_id: ExchangeId,
+        /// `minted`, `void`, `unknown`.
+        outcome: &'static str,
+    },
+    /// Refusals of strangers, counted per reason over a minute (threat A11).
+    RolledUp {
+        /// The minute's first instant.
+        from: Instant,
+        /// (reason, how many).
+        counts: Vec<(String, u64)>,
+    },
+    /// The key ring changed.
+    Keys {
+        /// `prepare`, `promote`, `retire`, `prune`, `withdraw`, `restore`.
+        step: &'static str,
+        /// The key.
+        kid: String,
+        /// Its algorithm.
+        algorithm: String,
+        /// The ring's epoch after the step.
+        epoch: u64,
+    },
+    /// Another policy set is in force.
+    Policy {
+        /// SHA-256 over the set.
+        digest: Hash,
+        /// How many rules it has.
+        rules: u64,
+        /// The Git commit of its directory, when there is one.
+        commit: Option<String>,
+    },
+    /// A block was set or lifted.
+    Blocked {
+        /// Which.
+        id: BlockId,
+        /// `set` or `lifted`.
+        step: &'static str,
+        /// Who did it and why.
+        by: Operator,
+    },
+    /// A lease changed state: `opened`, `revoked`, `irrevocable` …
+    Lease {
+        /// Which.
+        id: LeaseId,
+        /// Its new state.
+        step: &'static str,
+    },
+    /// An operator used a power that no other kind tells of.
+    Admin {
+        /// `reload`, `start`, `erase` …
+        action: String,
+        /// Who did it and why.
+        by: Operator,
+    },
+    /// The log goes on from a head that its anchor does not know (threat K07).
+    Forked {
+        /// What the anchor holds: size and root.
+        anchored: (u64, Hash),
+        /// Who did it and why.
+        by: Operator,
+    },
+}
+
+/// Who used an administrative power, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operator {
+    /// `uid:0` over the Unix socket, or the subject of a workload with role `admin`.
+    pub who: String,
+    /// The `--reason`.
+    pub reason: String,
+}
+
+/// The entry of a grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// Names the exchange.
+    pub exchange_id: ExchangeId,
+    /// Who signed the subject token.
+    pub issuer: IssuerName,
+    /// `<issuer name>:<stable id>`.
+    pub subject: String,
+    /// SHA-256 of the subject token's signing input.
+    pub token: Hash,
+    /// Where the credential is good.
+    pub target: TargetName,
+    /// As what.
+    pub role: RoleName,
+    /// Which rules permitted it.
+    pub rules: Vec<RuleId>,
+    /// Under which policy set.
+    pub policy: Hash,
+    /// The true end of the credential.
+    pub expires_at: Instant,
+    /// What names the credential afterwards: `jti`, lease id, access key id. Never a secret.
+    pub credential: String,
+    /// SHA-256 of what will be signed, where something is; commits to every byte of a JWT of ours.
+    pub signing_input: Option<Hash>,
+    /// The signing key's `kid`, where something is signed.
+    pub kid: Option<String>,
+}
+
+/// The entry of a refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Names the exchange.
+    pub exchange_id: ExchangeId,
+    /// Who signed the subject token.
+    pub issuer: IssuerName,
+    /// `<issuer name>:<stable id>`.
+    pub subject: String,
+    /// SHA-256 of the subject token's signing input.
+    pub token: Hash,
+    /// [`crate::refusal::Refusal::reason`].
+    pub reason: String,
+    /// Under which policy set.
+    pub policy: Hash,
+}
+
+/// A token used up: at most once per (issuer, token, target, role).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spend {
+    /// Who signed the token.
+    pub issuer: IssuerName,
+    /// SHA-256 of its signing input.
+    pub token: Hash,
+    /// What it was spent on.
+    pub target: TargetName,
+    /// As what.
+    pub role: RoleName,
+    /// INVARIANT(replay-window): `exp` + [`crate::subject::MAXIMUM_LEEWAY`], in ledger time; not sooner.
+    pub forget_at: Instant,
+}
+
+/// INVARIANT(intent-before-effect): a lease is opened in the commit, before the first call to the target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseIntent {
+    /// Names the lease.
+    pub id: LeaseId,
+    /// Where.
+    pub target: TargetName,
+    /// The object's name at the target.
+    pub object: String,
+    /// Until when the mint may still take effect.
+    pub mint_deadline: Instant,
+    /// The worst possible end of the credential.
+    pub worst_end: Instant,
+}
+
+/// A change of the broker's own state, in the same transaction as its entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The encrypted key ring, by compare-and-swap on its epoch.
+    KeyRing {
+        /// The epoch that is replaced; 0 where there was no ring.
+        from: u64,
+        /// The new epoch.
+        to: u64,
+        /// The encrypted JWK Set (RFC 7517 section 7), compact.
+        sealed: String,
+    },
+    /// A policy set in force, stored by digest with its sources.
+    PolicySet {
+        /// SHA-256 over the set.
+        digest: Hash,
+        /// The files, as JSON `[[name, text], …]`.
+        sources: String,
+    },
+    /// A block begins.
+    BlockSet {
+        /// Which.
+        id: BlockId,
+        /// What it matches.
+        block: Block,
+    },
+    /// A block ends.
+    BlockLifted {
+        /// Which.
+        id: BlockId,
+    },
+    /// A mint failed for certain: its token is unspent again and its lease is `void`. Goes with [`Event::Concluded`].
+    Voided {
+        /// The spend of the grant, if it had one.
+        spend: Option<Spend>,
+        /// The lease of the grant, if it had one.
+        lease: Option<LeaseId>,
+    },
+}
+
+/// A durable deny, checked in the commit.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Block {
+    /// Only tokens of this issuer.
+    pub issuer: Option<IssuerName>,
+    /// Only grants by this rule.
+    pub rule: Option<RuleId>,
+    /// Only subjects or actors with all these claims (name or JSON Pointer → value; letter case, and whether a number stands
+    /// in quotes, do not matter; of a list one element is enough).
+    pub claims: std::collections::BTreeMap<String, serde_json::Value>,
+    /// Until when, in milliseconds since 1970 of ledger time; none means until lifted.
+    pub until: Option<u64>,
+}
+
+/// Everything that must become durable together, or not at all.
+#[derive(Clone, Debug)]
+pub struct Proposal {
+    /// What the entry tells.
+    pub event: Event,
+    /// What stands behind the entry, where a subject is involved.
+    pub facts: Option<facts::Facts>,
+    /// The token to use up.
+    pub spend: Option<Spend>,
+    /// The lease to open.
+    pub lease: Option<LeaseIntent>,
+    /// The state to change.
+    pub change: Option<Change>,
+}
+
+impl Proposal {
+    /// An entry alone.
+    #[must_use]
+    pub const fn of(event: Event) -> Self {
+        Self { event, facts: None, spend: None, lease: None, change: None }
+    }
+}
+
+/// What a caller gets at once: the entry's place and hash. The inclusion proof can be had later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    index: u64,
+    leaf: Hash,
+    time: Instant,
+}
+
+impl Receipt {
+    /// Only the writer gives receipts, and only after the flush.
+    pub(in crate::ledger) const fn durable(index: u64, leaf: Hash, time: Instant) -> Self {
+        Self { index, leaf, time }
+    }
+
+    /// The entry's index, from 0.
+    #[must_use]
+    pub const fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// The RFC 6962 leaf hash.
+    #[must_use]
+    pub const fn leaf(&self) -> Hash {
+        self.leaf
+    }
+
+    /// The entry's ledger time.
+    #[must_use]
+    pub const fn time(&self) -> Instant {
+        self.time
+    }
+}
+
+/// How a commit ended. In every case an entry is durable (a refusal's, where it was one).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// Entry, spend, lease and change are durable.
+    Durable(Receipt),
+    /// The token was spent before; the entry is a refusal's.
+    AlreadySpent(Receipt),
+    /// A block applies; the entry is a refusal's.
+    Blocked(Receipt, BlockId),
+    /// The compare-and-swap found another epoch; there is no entry.
+    Stale {
+        /// The epoch that stands.
+        found: u64,
+    },
+}
+
+/// Why nothing was recorded, and therefore nothing may be issued.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum CommitError {
+    /// The writer stopped: a failed flush, a commit of unknown outcome, a damaged log. The process must end.
+    #[error("the ledger stopped: {0}")]
+    Stopped(String),
+    /// The wall clock is more than 60 s behind the newest entry.
+    #[error("the clock is {} s behind the newest entry", .0.as_secs())]
+    ClockBehind(Duration),
+    /// The head is behind or beside its newest anchor.
+    #[error("the ledger's head does not agree with its anchor: {0}")]
+    Fork(String),
+    /// More waits for the disk than the queue holds.
+    #[error("the ledger's queue is full")]
+    Full,
+    /// The entry is larger than 4 KiB.
+    #[error("the entry has {0} bytes, expected at most 4096")]
+    TooLarge(usize),
+}
+
+/// Makes what happened durable.
+///
+/// Duties, held by `tests/it/conformance/commit.rs`:
+///
+/// 1. it returns after entry, facts, spend, lease and change would survive a power cut: all or none of them;
+/// 2. exactly one of many simultaneous spenders of one (issuer, token, target, role) gets `Durable`;
+/// 3. indexes have no gap and no duplicate, and ledger time never goes back;
+/// 4. a conflict of one proposal never fails another one of its batch;
+/// 5. after a failed flush nothing is ever `Durable` again.
+#[async_trait]
+pub trait Commit: fmt::Debug + Send + Sync {
+    /// Waits until `proposal` is durable, or known not to be.
+    ///
+    /// # Errors
+    /// Nothing was recorded; nothing may be issued.
+    async fn commit(&self, proposal: Proposal) -> Result<Committed, CommitError>;
+
+    /// Hands over an entry that nobody waits for: a refusal. Dropped, and counted, when the queue is full.
+    fn note(&self, proposal: Proposal);
+
+    /// Says that a commit may come soon: a batch waits for it only while many do. Nothing is judged by it.
+    fn enter(&self) -> InFlight;
+}
+
+/// One exchange between its beginning and its end, counted until it drops.
+#[derive(Debug)]
+#[must_use = "it counts as long as it lives"]
+pub struct InFlight(Arc<AtomicUsize>);
+
+impl InFlight {
+    /// One more in `count`.
+    pub fn count(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Proof that entry, spend and lease are on durable storage. Used up by minting; cannot be copied.
+#[derive(Debug)]
+#[must_use = "a recorded intent without an outcome"]
+pub struct Recorded<P> {
+    receipt: Receipt,
+    prepared: P,
+}
+
+impl<P> Recorded<P> {
+    /// Where the entry stands.
+    #[must_use]
+    pub const fn receipt(&self) -> Receipt {
+        self.receipt
+    }
+
+    /// What was prepared, to look at.
+    #[must_use]
+    pub const fn prepared(&self) -> &P {
+        &self.prepared
+    }
+
+    /// What was prepared, to mint: the proof is used up.
+    #[must_use]
+    pub fn redeem(self) -> (Receipt, P) {
+        (self.receipt, self.prepared)
+    }
+}
+
+/// Why [`record`] gave no proof.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotRecorded {
+    /// The token was spent before.
+    AlreadySpent,
+    /// A block applies.
+    Blocked(BlockId),
+    /// Nothing was written.
+    Failed(CommitError),
+}
+
+/// Commits `proposal` and wraps `prepared` in the proof of it: the only maker of [`Recorded`].
+///
+/// INVARIANT(no-answer-without-entry): a minter takes a `Recorded`, and this is where one comes from.
+///
+/// # Errors
+/// The token was spent, a block applies, or nothing could be written.
+pub async fn record<P>(
+    ledger: &dyn Commit,
+    proposal: Proposal,
+    prepared: P,
+) -> Result<Recorded<P>, NotRecorded> {
+    match ledger.commit(proposal).await {
+        Ok(Committed::Durable(receipt)) => Ok(Recorded { receipt, prepared }),
+        Ok(Committed::AlreadySpent(_)) => Err(NotRecorded::AlreadySpent),
+        Ok(Committed::Blocked(_, id)) => Err(NotRecorded::Blocked(id)),
+        Ok(Committed::Stale { found }) => {
+            Err(NotRecorded::Failed(CommitError::Stopped(format!("unexpected epoch {found}"))))
+        }
+        Err(error) => Err(NotRecorded::Failed(error)),
+    }
+}

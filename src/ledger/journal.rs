@@ -1,0 +1,137 @@
+//! The port of the one writer: what a store must do for it, batch by batch.
+
+use std::fmt;
+
+use thiserror::Error;
+
+use crate::{
+    clock::Instant,
+    id::{BlockId, ExchangeId, LeaseId},
+    ledger::{
+        Block, Change, Hash, LeaseIntent, Spend, entry::Kind, reader::StoredFacts, tree::TileRoot,
+    },
+};
+
+/// The store failed. Whether the batch is durable is unknown: the writer stops for good.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct JournalError(pub String);
+
+/// What one proposal of a batch may only have if nobody else had it before.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Claim<'a> {
+    /// A token to use up.
+    pub spend: Option<&'a Spend>,
+    /// The epoch that the key ring must have, and the one that it gets: [`Change::KeyRing`].
+    pub epoch: Option<(u64, u64)>,
+}
+
+/// What became of a [`Claim`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It holds, and the token is spent when the batch is durable.
+    Holds,
+    /// The token was spent before, or by an earlier claim of this batch.
+    AlreadySpent,
+    /// The key ring has another epoch.
+    Stale {
+        /// The epoch that stands.
+        found: u64,
+    },
+}
+
+/// An entry and everything that becomes durable with it.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Its place.
+    pub index: u64,
+    /// What it tells.
+    pub kind: Kind,
+    /// Ledger time.
+    pub time: Instant,
+    /// The leaf.
+    pub leaf: Vec<u8>,
+    /// Its RFC 6962 hash.
+    pub hash: Hash,
+    /// The exchange that it is about.
+    pub exchange: Option<ExchangeId>,
+    /// What stands behind its commitment.
+    pub facts: Option<StoredFacts>,
+    /// The lease that it opens.
+    pub lease: Option<LeaseIntent>,
+    /// The state that it changes.
+    pub change: Option<Change>,
+    /// The lease whose state it changes.
+    pub lease_step: Option<(LeaseId, &'static str)>,
+    /// The policy set that it puts in force.
+    pub policy: Option<Hash>,
+    /// The head of an anchor that it acknowledges as not ours.
+    pub fork: Option<(u64, Hash)>,
+}
+
+/// A signed checkpoint to keep.
+#[derive(Clone, Debug)]
+pub struct KeptCheckpoint {
+    /// How many entries it covers.
+    pub size: u64,
+    /// When it was signed.
+    pub time: Instant,
+    /// The signed note.
+    pub note: String,
+}
+
+/// What one transaction writes.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Entries, in order, without a gap.
+    pub rows: Vec<Row>,
+    /// Roots of the subtrees that they complete.
+    pub tile_roots: Vec<TileRoot>,
+    /// Checkpoints, which are no entries.
+    pub checkpoints: Vec<KeptCheckpoint>,
+    /// Spends that ended before this instant may be forgotten, a bounded number at a time.
+    pub forget_before: Option<Instant>,
+}
+
+/// What stands when a writer starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// How many entries there are.
+    pub size: u64,
+    /// Blocks that hold.
+    pub blocks: Vec<(BlockId, Block)>,
+}
+
+/// Keeps batches.
+///
+/// Duties, held by `tests/it/conformance/commit.rs` through the writer:
+///
+/// 1. `claim` opens a transaction, judges the claims in order and one by one, and spends the tokens of those that hold;
+/// 2. when `commit` returns, that transaction would survive a power cut; before, nothing of it is visible to any reader;
+/// 3. an error leaves the outcome to the next start: this journal is never used again;
+/// 4. `tidy` does what can wait until the answers are out, and its failure is a failure to write (threat K10).
+pub trait Journal: fmt::Debug + Send {
+    /// What stands now.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    fn standing(&mut self) -> Result<Standing, JournalError>;
+
+    /// Opens a transaction and judges the claims of a batch: one verdict each, in order.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn claim(&mut self, claims: &[Claim<'_>]) -> Result<Vec<Verdict>, JournalError>;
+
+    /// Writes the batch and makes the transaction durable with one flush.
+    ///
+    /// # Errors
+    /// The store failed, or the outcome is unknown.
+    fn commit(&mut self, batch: &Batch) -> Result<(), JournalError>;
+
+    /// Moves what was committed to where it rests (SQLite: checkpoints the WAL), if it is time.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn tidy(&mut self) -> Result<(), JournalError>;
+}

@@ -1,0 +1,159 @@
+//! Steps 4 and 6: `prepare(Grant)` fixes everything that will be true of a credential; `mint(Recorded<Prepared>)` makes it.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use async_trait::async_trait;
+use thiserror::Error;
+
+use crate::{
+    clock::Instant,
+    grant::{Grant, TargetName},
+    id::ExchangeId,
+    ledger::{Hash, LeaseIntent, Recorded},
+    secret::Secret,
+    subject::VerifiedSubject,
+    target::Expiry,
+};
+
+mod act;
+pub mod jwt;
+
+/// Who stands behind a credential, and in which exchange.
+#[derive(Clone, Copy, Debug)]
+pub struct Behind<'a> {
+    /// Names the exchange.
+    pub exchange_id: ExchangeId,
+    /// The verified workload.
+    pub subject: &'a VerifiedSubject,
+    /// The verified actor (RFC 8693 section 4.1, `act`), if one came along.
+    pub actor: Option<&'a VerifiedSubject>,
+    /// The instant of the exchange.
+    pub now: Instant,
+}
+
+/// Everything that will be true of a credential, fixed before the commit.
+#[derive(Debug)]
+pub struct Prepared {
+    /// For which target.
+    pub target: TargetName,
+    /// The granted role and scopes, for the answer.
+    pub scope: Vec<String>,
+    /// The true end.
+    pub expires_at: Instant,
+    /// What names the credential afterwards: `jti`, lease id.
+    pub credential: String,
+    /// The lease to open in the commit, for targets with outside effects.
+    pub lease: Option<LeaseIntent>,
+    /// What the minter needs to go on.
+    pub plan: Plan,
+}
+
+/// What a minter fixed, by kind of target.
+#[derive(Debug)]
+pub enum Plan {
+    /// A JWT of ours: header and claims are final, only the signature is missing.
+    Jwt(JwtPlan),
+}
+
+impl Plan {
+    /// A closed label.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Jwt(_) => "jwt",
+        }
+    }
+}
+
+/// The signing input of a JWT and the key that will sign it.
+#[derive(Debug)]
+pub struct JwtPlan {
+    /// `base64url(header).base64url(claims)`.
+    pub signing_input: String,
+    /// Its SHA-256, which the entry holds.
+    pub digest: Hash,
+    /// The key.
+    pub kid: String,
+}
+
+/// What leaves.
+#[derive(Debug)]
+pub struct Credential {
+    /// The token itself, or the credential as JSON.
+    pub value: Secret,
+    /// RFC 8693 section 2.2.1 `issued_token_type`.
+    pub issued_token_type: &'static str,
+    /// RFC 8693 section 2.2.1 `token_type`: `Bearer` or `N_A`.
+    pub token_type: &'static str,
+    /// The true end.
+    pub expires_at: Instant,
+    /// The granted role and scopes.
+    pub scope: Vec<String>,
+}
+
+/// Why no credential was made.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum MintError {
+    /// The grant leaves no lifetime that the target can keep (INVARIANT(honest-expiry), INVARIANT(never-outlive)).
+    #[error("no lifetime is left: {0}")]
+    NoLifetime(String),
+    /// No key may sign now.
+    #[error("no signing key: {0}")]
+    NoKey(String),
+    /// The chain of actors can't be carried on (RFC 8693 section 4.1, threats X06, X07).
+    #[error("actors: {0}")]
+    Actors(String),
+    /// The target refused, for certain: nothing was created.
+    #[error("refused by the target: {0}")]
+    Refused(String),
+    /// The target could not be reached or answered garbage; something may exist there.
+    #[error("outcome unknown: {0}")]
+    Unknown(String),
+    /// A defect of ours.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// Makes credentials of one target.
+///
+/// Duties, held by `tests/it/conformance/minter.rs`:
+///
+/// 1. never longer than the grant, the target's ceiling or what signs it (INVARIANT(never-outlive));
+/// 2. `prepare` touches nothing outside the process;
+/// 3. one `Recorded` makes at most one credential, and the one that was prepared;
+/// 4. a claim of the subject never becomes a registered claim or a name at the target.
+#[async_trait]
+pub trait Minter: fmt::Debug + Send + Sync {
+    /// How credentials of this target end.
+    fn expiry(&self) -> Expiry;
+
+    /// Fixes everything that will be true of the credential.
+    ///
+    /// # Errors
+    /// It can't be made under this grant.
+    fn prepare(&self, grant: &Grant, behind: Behind<'_>) -> Result<Prepared, MintError>;
+
+    /// Makes it.
+    ///
+    /// # Errors
+    /// It was not made, or it is not known whether it was.
+    async fn mint(&self, recorded: Recorded<Prepared>) -> Result<Credential, MintError>;
+}
+
+/// The minters, by target.
+#[derive(Clone, Debug, Default)]
+pub struct Minters(BTreeMap<TargetName, Arc<dyn Minter>>);
+
+impl Minters {
+    /// The registry of `minters`.
+    #[must_use]
+    pub fn of(minters: impl IntoIterator<Item = (TargetName, Arc<dyn Minter>)>) -> Self {
+        Self(minters.into_iter().collect())
+    }
+
+    /// The minter of `target`.
+    #[must_use]
+    pub fn find(&self, target: &TargetName) -> Option<&Arc<dyn Minter>> {
+        self.0.get(target)
+    }
+}

@@ -1,0 +1,320 @@
+//! The write side: batches in, one transaction and one flush each.
+
+use std::{fs::File, path::PathBuf};
+
+use rusqlite::{Connection, params};
+
+use crate::{
+    clock::Instant,
+    ledger::{
+        Change, Hash, LeaseIntent, Spend,
+        journal::{Batch, Claim, Journal, JournalError, Row, Standing, Verdict},
+        tree::sha256,
+    },
+    store::sqlite::read,
+};
+
+/// From this size on the WAL is moved into the database, after the answers are out.
+const WAL_BYTES: u64 = 8 * 1_024 * 1_024;
+
+/// The most spends that one batch forgets.
+const FORGET_AT_ONCE: i64 = 256;
+
+/// The one writing connection. The lock file is held as long as it lives.
+#[derive(Debug)]
+pub(super) struct SqliteJournal {
+    connection: Connection,
+    wal: PathBuf,
+    _lock: File,
+    /// Bytes written since the WAL was looked at: a look is a system call.
+    unlooked: u64,
+    /// The next instant at which forgetting can find something.
+    forget_from: Instant,
+    /// After a failure nothing is written any more, not even at the end (threat K10).
+    failed: bool,
+}
+
+impl SqliteJournal {
+    pub(super) const fn new(connection: Connection, wal: PathBuf, lock: File) -> Self {
+        let forget_from = Instant::from_seconds(0);
+        Self { connection, wal, _lock: lock, unlooked: 0, forget_from, failed: false }
+    }
+
+    /// Remembers a failure.
+    fn done<T>(&mut self, outcome: Result<T, JournalError>) -> Result<T, JournalError> {
+        self.failed |= outcome.is_err();
+        outcome
+    }
+}
+
+/// An orderly end leaves everything in the database file itself. The connection does not do that on its own, because it
+/// would do it after a failure, too.
+impl Drop for SqliteJournal {
+    fn drop(&mut self) {
+        if !self.failed {
+            let moved =
+                self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            if let Err(error) = moved {
+                tracing::warn!("the write-ahead log stays for the next start: {error}");
+            }
+        }
+    }
+}
+
+impl From<rusqlite::Error> for JournalError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl Journal for SqliteJournal {
+    fn standing(&mut self) -> Result<Standing, JournalError> {
+        Ok(Standing {
+            size: read::size(&self.connection)?,
+            blocks: read::blocks(&self.connection)?,
+        })
+    }
+
+    fn claim(&mut self, claims: &[Claim<'_>]) -> Result<Vec<Verdict>, JournalError> {
+        let outcome = claim(&self.connection, claims);
+        self.done(outcome)
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), JournalError> {
+        let outcome = write(&self.connection, batch, &mut self.forget_from);
+        self.done(outcome)?;
+        let written = batch.rows.iter().map(bytes_of).fold(0, u64::saturating_add);
+        self.unlooked = self.unlooked.saturating_add(written);
+        Ok(())
+    }
+
+    fn tidy(&mut self) -> Result<(), JournalError> {
+        if self.unlooked < WAL_BYTES / 8 {
+            return Ok(());
+        }
+        self.unlooked = 0;
+        let size = std::fs::metadata(&self.wal).map_or(0, |found| found.len());
+        if size < WAL_BYTES {
+            return Ok(());
+        }
+        let outcome = checkpoint(&self.connection);
+        self.done(outcome)
+    }
+}
+
+fn claim(connection: &Connection, claims: &[Claim<'_>]) -> Result<Vec<Verdict>, JournalError> {
+    // IMMEDIATE: the write lock now, so that nothing which we judge by can change before the commit.
+    connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+    let mut epoch = None;
+    claims.iter().map(|claim| judge(connection, claim, &mut epoch)).collect()
+}
+
+fn write(
+    connection: &Connection,
+    batch: &Batch,
+    forget_from: &mut Instant,
+) -> Result<(), JournalError> {
+    for row in &batch.rows {
+        insert(connection, row)?;
+    }
+    for root in &batch.tile_roots {
+        connection
+            .prepare_cached("INSERT INTO tile_root (level, position, hash) VALUES (?1, ?2, ?3)")?
+            .execute(params![root.level, signed(root.position)?, root.hash])?;
+    }
+    for checkpoint in &batch.checkpoints {
+        connection
+            .prepare_cached("INSERT INTO checkpoint (size, time, note) VALUES (?1, ?2, ?3)")?
+            .execute(params![signed(checkpoint.size)?, at(checkpoint.time), checkpoint.note])?;
+    }
+    if let Some(before) = batch.forget_before.filter(|before| *before >= *forget_from)
+        && forget(connection, before)? < FORGET_AT_ONCE
+    {
+        // All gone: look again in a second of ledger time.
+        *forget_from = before.plus(std::time::Duration::from_secs(1));
+    }
+    connection.prepare_cached("COMMIT")?.execute([])?;
+    Ok(())
+}
+
+/// PASSIVE waits for nobody. What a reader still needs stays for the next time; a failed flush is an error.
+fn checkpoint(connection: &Connection) -> Result<(), JournalError> {
+    connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?.query_row([], |_| Ok(()))?;
+    Ok(())
+}
+
+/// One verdict. Nothing is used up by a claim that does not hold as a whole.
+fn judge(
+    connection: &Connection,
+    claim: &Claim<'_>,
+    epoch: &mut Option<u64>,
+) -> Result<Verdict, JournalError> {
+    if let Some((wanted, _)) = claim.epoch {
+        let found = match *epoch {
+            Some(found) => found,
+            None => read::key_ring(connection)?.map_or(0, |(epoch, _)| epoch),
+        };
+        if found != wanted {
+            return Ok(Verdict::Stale { found });
+        }
+    }
+    if let Some(spend) = claim.spend
+        && !redeem(connection, spend)?
+    {
+        return Ok(Verdict::AlreadySpent);
+    }
+    if let Some((_, next)) = claim.epoch {
+        // Whoever comes later in this batch from the same epoch is too late.
+        *epoch = Some(next);
+    }
+    Ok(Verdict::Holds)
+}
+
+/// Spends a token; `false` if that was done before.
+fn redeem(connection: &Connection, spend: &Spend) -> Result<bool, JournalError> {
+    let inserted = connection
+        .prepare_cached("INSERT OR IGNORE INTO spend (key, forget_at) VALUES (?1, ?2)")?
+        .execute(params![spend_key(spend), at(spend.forget_at)])?;
+    Ok(inserted == 1)
+}
+
+/// INVARIANT(replay-window): issuer's name and hash of the signing input, for one target and role. Each part with its length, so
+/// that no two different spends have one key.
+fn spend_key(spend: &Spend) -> Hash {
+    let mut bytes = Vec::with_capacity(160);
+    for part in [
+        spend.issuer.as_str().as_bytes(),
+        &spend.token,
+        spend.target.as_str().as_bytes(),
+        spend.role.as_str().as_bytes(),
+    ] {
+        bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        bytes.extend_from_slice(part);
+    }
+    sha256(&bytes)
+}
+
+fn forget(connection: &Connection, before: Instant) -> Result<i64, JournalError> {
+    let forgotten = connection
+        .prepare_cached(
+            "DELETE FROM spend WHERE key IN (SELECT key FROM spend WHERE forget_at < ?1 LIMIT ?2)",
+        )?
+        .execute(params![at(before), FORGET_AT_ONCE])?;
+    Ok(i64::try_from(forgotten).unwrap_or(i64::MAX))
+}
+
+fn insert(connection: &Connection, row: &Row) -> Result<(), JournalError> {
+    let index = signed(row.index)?;
+    let exchange = row.exchange.as_ref().map(crate::id::ExchangeId::as_bytes);
+    connection
+        .prepare_cached(
+            "INSERT INTO entry (idx, kind, time, hash, leaf, exchange) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![index, row.kind.code(), at(row.time), row.hash, row.leaf, exchange])?;
+    if let Some(facts) = &row.facts {
+        connection
+            .prepare_cached("INSERT INTO facts (idx, salt, json) VALUES (?1, ?2, ?3)")?
+            .execute(params![index, facts.salt, facts.json])?;
+    }
+    if let Some(lease) = &row.lease {
+        open_lease(connection, index, lease)?;
+    }
+    if let Some((id, step)) = &row.lease_step {
+        connection
+            .prepare_cached("UPDATE lease SET state = ?2 WHERE id = ?1")?
+            .execute(params![id.as_bytes(), step])?;
+    }
+    if let Some(digest) = &row.policy {
+        connection
+            .prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES ('policy', ?1)")?
+            .execute(params![crate::ledger::entry::hex(digest)])?;
+    }
+    if let Some((size, root)) = &row.fork {
+        connection
+            .prepare_cached("INSERT INTO fork (idx, size, root) VALUES (?1, ?2, ?3)")?
+            .execute(params![index, signed(*size)?, root])?;
+    }
+    row.change.as_ref().map_or(Ok(()), |change| apply(connection, index, change))
+}
+
+fn open_lease(
+    connection: &Connection,
+    index: i64,
+    lease: &LeaseIntent,
+) -> Result<(), JournalError> {
+    connection
+        .prepare_cached(
+            "INSERT INTO lease (id, idx, target, object, mint_deadline, worst_end, state) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'opened')",
+        )?
+        .execute(params![
+            lease.id.as_bytes(),
+            index,
+            lease.target.as_str(),
+            lease.object,
+            at(lease.mint_deadline),
+            at(lease.worst_end),
+        ])?;
+    Ok(())
+}
+
+fn apply(connection: &Connection, index: i64, change: &Change) -> Result<(), JournalError> {
+    match change {
+        Change::KeyRing { to, sealed, .. } => {
+            connection
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO key_ring (one, epoch, sealed) VALUES (1, ?1, ?2)",
+                )?
+                .execute(params![signed(*to)?, sealed])?;
+        }
+        Change::PolicySet { digest, sources } => {
+            connection
+                .prepare_cached(
+                    "INSERT OR IGNORE INTO policy_set (digest, sources) VALUES (?1, ?2)",
+                )?
+                .execute(params![digest, sources])?;
+        }
+        Change::BlockSet { id, block } => {
+            let block =
+                serde_json::to_string(block).map_err(|error| JournalError(error.to_string()))?;
+            connection
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO block (id, idx, block) VALUES (?1, ?2, ?3)",
+                )?
+                .execute(params![id.as_bytes(), index, block])?;
+        }
+        Change::BlockLifted { id } => {
+            connection
+                .prepare_cached("DELETE FROM block WHERE id = ?1")?
+                .execute([id.as_bytes()])?;
+        }
+        Change::Voided { spend, lease } => {
+            if let Some(spend) = spend {
+                connection
+                    .prepare_cached("DELETE FROM spend WHERE key = ?1")?
+                    .execute([spend_key(spend)])?;
+            }
+            if let Some(lease) = lease {
+                connection
+                    .prepare_cached("UPDATE lease SET state = 'void' WHERE id = ?1")?
+                    .execute([lease.as_bytes()])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn bytes_of(row: &Row) -> u64 {
+    let facts = row.facts.as_ref().map_or(0, |facts| facts.json.len());
+    u64::try_from(row.leaf.len().saturating_add(facts)).unwrap_or(u64::MAX)
+}
+
+/// An instant beyond what SQLite's integers hold is its end of time.
+fn at(instant: Instant) -> i64 {
+    i64::try_from(instant.milliseconds()).unwrap_or(i64::MAX)
+}
+
+/// SQLite's integers are signed; a log of more than 2⁶³ entries is a defect.
+fn signed(number: u64) -> Result<i64, JournalError> {
+    i64::try_from(number).map_err(|_| JournalError(format!("found the number {number}")))
+}

@@ -1,0 +1,250 @@
+//! Presets as data: which claims a kind of issuer sends, which of them are immutable, which a stranger can choose.
+
+use serde_json::Value;
+use thiserror::Error;
+
+use super::{Claims, json::kind};
+use crate::grant::Replay;
+
+mod cambio;
+mod compound;
+mod generic;
+mod github;
+mod gitlab;
+mod kubernetes;
+
+pub use cambio::CAMBIO;
+pub use generic::GENERIC;
+pub use github::GITHUB;
+pub use gitlab::GITLAB;
+pub use kubernetes::KUBERNETES;
+
+/// All presets.
+pub static ALL: [&Preset; 5] = [&GITHUB, &GITLAB, &KUBERNETES, &CAMBIO, &GENERIC];
+
+/// The preset called `name`.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Preset> {
+    ALL.into_iter().find(|preset| preset.name == name)
+}
+
+/// What a claim's value is. `null` is what GitLab sends for an absent value, and the empty text what GitHub sends: both pass the
+/// check of types, and no condition holds on either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimType {
+    /// A string.
+    Text,
+    /// A string that holds only decimal digits.
+    NumericText,
+    /// `"true"` or `"false"` as a string, as CI platforms send it.
+    BooleanText,
+    /// A 64-bit integer.
+    Integer,
+    /// `true` or `false`.
+    Boolean,
+    /// A list of strings.
+    TextList,
+    /// An object; its members are named `claim: { member: … }` in policies, or by JSON Pointer.
+    Object,
+    /// Anything: only JSON Pointer conditions of the matching type hold.
+    Any,
+}
+
+/// Who can change a claim's value, and whether it can come to mean somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stability {
+    /// Never reused for anything else: an id.
+    Immutable,
+    /// A name that can be renamed, deleted and taken by a stranger.
+    Reusable,
+    /// Whoever can push, open a pull request or write the job's definition chooses it.
+    ChosenByJob,
+    /// A fact of the run that the platform decides.
+    Platform,
+}
+
+/// One claim of a preset.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimSpec {
+    /// Its name in policies. One that ends in `*` stands for all names that begin so (`repo_property_*`).
+    pub name: &'static str,
+    /// Its value.
+    pub kind: ClaimType,
+    /// How far it can be trusted to keep its meaning.
+    pub stability: Stability,
+    /// One line for `policy init`, `policy check` and the documentation.
+    pub meaning: &'static str,
+}
+
+/// A claim is not what the preset knows it to be.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{reason}")]
+pub struct ClaimError {
+    /// Which claim.
+    pub claim: String,
+    /// What was found and what was expected.
+    pub reason: String,
+}
+
+/// What a preset adds to the signed claims: compound claims taken apart, or the reason why they can't be.
+pub type Interpret = fn(&mut Claims) -> Result<(), ClaimError>;
+
+/// A kind of issuer.
+#[derive(Debug)]
+pub struct Preset {
+    /// `github`, `gitlab`, `kubernetes`, `generic` …
+    pub name: &'static str,
+    /// The claims it is known to send; others are legal, and counted as drift (threat C18).
+    pub claims: &'static [ClaimSpec],
+    /// Ways to pin a tenant: a rule must hold an equality on every claim of at least one of these sets (threat C01).
+    pub pins: &'static [&'static [&'static str]],
+    /// Pins that every workload of an organization shares: a rule with no other says that it means them all.
+    pub organizations: &'static [&'static str],
+    /// Claims that make the stable id, most specific set first: the first set that is wholly present is used.
+    pub stable_ids: &'static [&'static [&'static str]],
+    /// Whether the platform can hand out a fresh token for each exchange.
+    pub replay: Replay,
+    /// Names that the platform compares without regard to ASCII case (threat C09). Never ids.
+    pub folded: &'static [&'static str],
+    /// Values of a claim that a rule admits only by naming them (threat C06): (claim, values).
+    pub dangerous: &'static [(&'static str, &'static [&'static str])],
+    /// Takes compound claims apart and cross-checks `sub` with the ids.
+    pub derive: Interpret,
+}
+
+/// What RFC 7519 section 4.1 registers, and every issuer sends. The verifier has its own, stricter rules for them.
+const REGISTERED: [&str; 7] = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti"];
+
+impl ClaimSpec {
+    fn is_of(&self, name: &str) -> bool {
+        match self.name.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => self.name == name,
+        }
+    }
+}
+
+impl Preset {
+    /// The claim called `name`, if the preset knows it.
+    #[must_use]
+    pub fn claim(&self, name: &str) -> Option<&'static ClaimSpec> {
+        self.claims.iter().find(|claim| claim.is_of(name))
+    }
+
+    /// Whether RFC 7519 registers the claim, so that every issuer sends it.
+    #[must_use]
+    pub fn is_registered(name: &str) -> bool {
+        REGISTERED.contains(&name)
+    }
+
+    /// Checks types, derives compound claims, and finds the stable id.
+    ///
+    /// # Errors
+    /// A known claim has another type, the token signs a claim that only we derive, or claims contradict each other.
+    pub fn interpret(&self, mut claims: Claims) -> Result<(Claims, String), ClaimError> {
+        self.check_types(&claims)?;
+        (self.derive)(&mut claims)?;
+        let stable = self.stable_id(&claims)?;
+        Ok((claims, stable))
+    }
+
+    /// The stable id in claims that were interpreted already.
+    ///
+    /// # Errors
+    /// None of the preset's sets of ids is wholly present.
+    pub fn stable_id(&self, claims: &Claims) -> Result<String, ClaimError> {
+        let stable = self.stable_ids.iter().find_map(|set| stable_id(claims, set));
+        stable.ok_or_else(|| ClaimError {
+            claim: "sub".to_owned(),
+            reason: format!("found none of the claims that name a {} workload", self.name),
+        })
+    }
+
+    /// The signed claims that the preset does not know: the platform has changed, and somebody should look (threat C18). They
+    /// change nothing else.
+    pub fn unaccounted<'a>(&'a self, claims: &'a Claims) -> impl Iterator<Item = &'a str> {
+        claims
+            .keys()
+            .map(String::as_str)
+            .filter(|name| !REGISTERED.contains(name) && self.claim(name).is_none())
+    }
+
+    fn check_types(&self, claims: &Claims) -> Result<(), ClaimError> {
+        for (name, value) in claims {
+            let Some(spec) = self.claim(name) else { continue };
+            if !spec.kind.admits(value) {
+                return Err(ClaimError {
+                    claim: name.clone(),
+                    reason: format!(
+                        "claim `{name}`: found {}, expected {}",
+                        described(value),
+                        spec.kind.as_str()
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ClaimType {
+    fn admits(self, value: &Value) -> bool {
+        match (self, value) {
+            (Self::Any, _)
+            | (_, Value::Null)
+            | (Self::Text, Value::String(_))
+            | (Self::Boolean, Value::Bool(_))
+            | (Self::Object, Value::Object(_)) => true,
+            (Self::NumericText, Value::String(text)) => {
+                text.bytes().all(|byte| byte.is_ascii_digit())
+            }
+            (Self::BooleanText, Value::String(text)) => {
+                matches!(text.as_str(), "" | "true" | "false")
+            }
+            (Self::Integer, Value::Number(number)) => number.is_i64() || number.is_u64(),
+            (Self::TextList, Value::Array(list)) => list.iter().all(Value::is_string),
+            (
+                Self::Text
+                | Self::NumericText
+                | Self::BooleanText
+                | Self::Integer
+                | Self::Boolean
+                | Self::TextList
+                | Self::Object,
+                _,
+            ) => false,
+        }
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::NumericText => "text of decimal digits",
+            Self::BooleanText => "the text `true` or `false`",
+            Self::Integer => "an integer",
+            Self::Boolean => "`true` or `false`",
+            Self::TextList => "a list of texts",
+            Self::Object => "an object",
+            Self::Any => "anything",
+        }
+    }
+}
+
+fn described(value: &Value) -> String {
+    match value.as_str() {
+        Some(text) => {
+            format!("`{}`", text.chars().take(64).flat_map(char::escape_debug).collect::<String>())
+        }
+        None => kind(value).to_owned(),
+    }
+}
+
+/// `name:value` for each claim of `set`; none if one is absent or empty.
+fn stable_id(claims: &Claims, set: &[&str]) -> Option<String> {
+    let mut parts = Vec::with_capacity(set.len());
+    for name in set {
+        let value = claims.get(*name).and_then(Value::as_str).filter(|value| !value.is_empty())?;
+        parts.push(format!("{name}:{value}"));
+    }
+    Some(parts.join(":"))
+}

@@ -1,0 +1,71 @@
+//! What presets share in taking compound claims apart.
+
+use serde_json::{Value, json};
+
+use super::{ClaimError, described};
+use crate::subject::Claims;
+
+/// Refuses a token that signs a claim which we derive: a policy's condition on `job_workflow` must never be about a value that the
+/// platform, or whoever can make it add claims, chose under that name.
+pub(super) fn refuse_signed(claims: &Claims, derived: &[&str]) -> Result<(), ClaimError> {
+    match derived.iter().find(|name| claims.contains_key(**name)) {
+        Some(name) => Err(error(
+            name,
+            format!("claim `{name}` is signed, expected it to be derived by us alone"),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// `…/file@ref` → `{path, ref}`, at the first `@` after the file name (threat C07).
+///
+/// `marker` is what stands before the file's folder or name. `None` where the text has another shape, or one that can be read in
+/// two ways: a file called `a.yml@b.yml` and a branch called `x@b.yml` look alike until the part after the first `@` is seen to be a
+/// full ref or a commit. No condition holds on what was not derived.
+pub(super) fn split_at_ref(text: &str, marker: &str) -> Option<Value> {
+    let (before, after) = text.split_once(marker)?;
+    let (file, reference) = after.split_once('@')?;
+    let is_commit = matches!(reference.len(), 40 | 64)
+        && reference.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_file = [".yml", ".yaml"].iter().any(|end| file.len() > end.len() && file.ends_with(end));
+    let well_formed = !before.is_empty()
+        && !before.contains('@')
+        && is_file
+        && (reference.starts_with("refs/") || is_commit);
+    well_formed.then(|| json!({ "path": format!("{before}{marker}{file}"), "ref": reference }))
+}
+
+/// Compares what `sub` says under some key with the claim that says the same (threat C03). An absent claim contradicts nothing.
+pub(super) fn agree(claims: &Claims, claim: &str, in_sub: &str) -> Result<(), ClaimError> {
+    let Some(signed) = claims.get(claim).filter(|value| !value.is_null()) else { return Ok(()) };
+    // GitHub's and GitLab's names are case-insensitive; ids are digits (threat C09).
+    if signed.as_str().is_some_and(|signed| signed.eq_ignore_ascii_case(in_sub)) {
+        return Ok(());
+    }
+    Err(error(
+        "sub",
+        format!(
+            "`sub` and `{claim}` disagree: found {} and {}",
+            described(&Value::String(in_sub.to_owned())),
+            described(signed)
+        ),
+    ))
+}
+
+/// The `key:value` pairs of a composed `sub`. Values escape `:` as `%3A`; a key of `alone` has no value.
+pub(super) fn pairs<'a>(sub: &'a str, alone: &[&str]) -> Vec<(&'a str, String)> {
+    let mut segments = sub.split(':');
+    let mut pairs = Vec::new();
+    while let Some(key) = segments.next() {
+        if alone.contains(&key) {
+            continue;
+        }
+        let value = segments.next().unwrap_or_default();
+        pairs.push((key, value.replace("%3A", ":").replace("%3a", ":")));
+    }
+    pairs
+}
+
+pub(super) fn error(claim: &str, reason: String) -> ClaimError {
+    ClaimError { claim: claim.to_owned(), reason }
+}

@@ -1,0 +1,368 @@
+//! The battery of `ledger::Commit`: its duties by number, run on SQLite.
+
+use std::{sync::Arc, time::Duration};
+
+use cambio::{
+    clock::Clock as _,
+    id::{BlockId, LeaseId},
+    ledger::{
+        Block, Change, Commit, CommitError, Committed, Event, LeaseIntent, Operator, Proposal,
+        entry::Entry, reader::LedgerReader,
+    },
+    store::Store,
+};
+
+use crate::ledger::log::{Log, NOW, durable, exchange, grant, refusal};
+
+fn by() -> Operator {
+    Operator { who: "uid:0".into(), reason: "drill".into() }
+}
+
+fn ring(from: u64, to: u64) -> Proposal {
+    let event = Event::Keys {
+        step: "prepare",
+        kid: format!("kid-{to}"),
+        algorithm: "ES256".into(),
+        epoch: to,
+    };
+    let change = Change::KeyRing { from, to, sealed: format!("sealed {to}") };
+    Proposal { change: Some(change), ..Proposal::of(event) }
+}
+
+fn block(id: BlockId, block: Block) -> Proposal {
+    let change = Change::BlockSet { id, block };
+    Proposal { change: Some(change), ..Proposal::of(Event::Blocked { id, step: "set", by: by() }) }
+}
+
+fn block_id(number: u8) -> BlockId {
+    BlockId::from_bytes([number; 16])
+}
+
+fn nothing() -> Block {
+    Block { issuer: None, rule: None, claims: std::collections::BTreeMap::new(), until: None }
+}
+
+fn by_claim(name: &str, value: impl Into<serde_json::Value>) -> Block {
+    Block { claims: [(name.to_owned(), value.into())].into(), ..nothing() }
+}
+
+/// Duty 1: what an answer covers, another process reads.
+async fn everything_is_durable_before_the_answer(ledger: &dyn Commit, log: &Log) {
+    let lease = LeaseIntent {
+        id: LeaseId::from_bytes([1; 16]),
+        target: "postgres/orders".into(),
+        object: "cambio_1".into(),
+        mint_deadline: NOW.plus(Duration::from_secs(10)),
+        worst_end: NOW.plus(Duration::from_mins(15)),
+    };
+    let mut proposal = grant(1);
+    proposal.lease = Some(lease);
+    let receipt = durable(ledger.commit(proposal).await);
+    let elsewhere = Store::read(&log.path).unwrap();
+    let stored = elsewhere.find(exchange(1)).unwrap().unwrap();
+    assert_eq!((stored.index, stored.hash), (receipt.index(), receipt.leaf()));
+    assert_eq!(stored.time, receipt.time());
+    assert_eq!(Entry::decode(&stored.leaf).unwrap().body["exchange_id"], exchange(1).to_string());
+    assert!(stored.facts.is_some(), "duty 1: facts");
+    assert_eq!(elsewhere.leases(Some("opened"), 9).unwrap()[0].object, "cambio_1");
+}
+
+/// Duty 2.
+async fn one_of_a_thousand_spenders_wins(ledger: Arc<dyn Commit>) {
+    let spenders: Vec<_> = (2_000..3_000)
+        .map(|number| {
+            let ledger = Arc::clone(&ledger);
+            let mut proposal = grant(number);
+            proposal.spend = grant(2).spend;
+            tokio_util::task::AbortOnDropHandle::new(
+                tokio_util::task::TaskTracker::new()
+                    .spawn(async move { ledger.commit(proposal).await }),
+            )
+        })
+        .collect();
+    let mut outcomes = Vec::new();
+    for spender in spenders {
+        outcomes.push(spender.await.unwrap().unwrap());
+    }
+    let won = outcomes.iter().filter(|it| matches!(it, Committed::Durable(_))).count();
+    let lost = outcomes.iter().filter(|it| matches!(it, Committed::AlreadySpent(_))).count();
+    assert_eq!((won, lost), (1, 999), "duty 2: exactly one");
+}
+
+/// Duty 3, over everything that the battery wrote.
+fn the_log_has_no_gap_and_time_never_goes_back(reader: &dyn LedgerReader) {
+    let size = reader.size().unwrap();
+    let entries = reader.entries(0..size).unwrap();
+    assert_eq!(entries.len() as u64, size);
+    let mut newest = cambio::clock::Instant::default();
+    for (place, stored) in entries.iter().enumerate() {
+        let entry = Entry::decode(&stored.leaf).unwrap();
+        assert_eq!((stored.index, entry.index), (place as u64, place as u64), "duty 3: no gap");
+        assert!(entry.time >= newest, "duty 3: time");
+        assert_eq!(entry.time, stored.time);
+        newest = entry.time;
+    }
+}
+
+/// Duty 4: a batch of a conflict, a stale ring, a block and good ones; the good ones do not notice.
+async fn a_conflict_is_its_own(ledger: &dyn Commit) {
+    durable(ledger.commit(grant(3)).await);
+    let mut again = grant(3_000);
+    again.spend = grant(3).spend;
+    let (good, spent, stale, other) = tokio::join!(
+        ledger.commit(grant(4)),
+        ledger.commit(again),
+        ledger.commit(ring(41, 42)),
+        ledger.commit(grant(5)),
+    );
+    durable(good);
+    durable(other);
+    assert!(matches!(spent, Ok(Committed::AlreadySpent(_))), "duty 4: {spent:?}");
+    assert_eq!(stale, Ok(Committed::Stale { found: 0 }), "duty 4");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_duties_hold_on_sqlite() {
+    let log = Log::create();
+    let ledger: Arc<dyn Commit> = Arc::new(log.writer.clone());
+    everything_is_durable_before_the_answer(&*ledger, &log).await;
+    one_of_a_thousand_spenders_wins(Arc::clone(&ledger)).await;
+    a_conflict_is_its_own(&*ledger).await;
+    log.clock.pass(Duration::from_secs(5));
+    durable(ledger.commit(grant(6)).await);
+    log.clock.set(NOW);
+    durable(ledger.commit(grant(7)).await);
+    the_log_has_no_gap_and_time_never_goes_back(&*log.reader);
+}
+
+#[tokio::test]
+async fn a_spent_token_leaves_a_refusal_with_the_facts_of_the_grant() {
+    let log = Log::create();
+    durable(log.writer.commit(grant(1)).await);
+    let mut again = grant(2);
+    again.spend = grant(1).spend;
+    again.lease = Some(LeaseIntent {
+        id: LeaseId::from_bytes([1; 16]),
+        target: "postgres/orders".into(),
+        object: "never".into(),
+        mint_deadline: NOW,
+        worst_end: NOW,
+    });
+    let outcome = log.writer.commit(again).await;
+    assert!(matches!(outcome, Ok(Committed::AlreadySpent(_))), "{outcome:?}");
+    let stored = log.reader.find(exchange(2)).unwrap().unwrap();
+    let entry = Entry::decode(&stored.leaf).unwrap();
+    assert_eq!(entry.kind.as_str(), "refused");
+    assert_eq!(entry.body["reason"], "already_spent");
+    let facts = stored.facts.unwrap();
+    assert_eq!(entry.commitment, Some(cambio::ledger::entry::commitment(&facts)));
+    assert_eq!(log.reader.leases(None, 9).unwrap(), Vec::new(), "no lease of a refusal");
+}
+
+#[tokio::test]
+async fn one_token_may_be_spent_on_another_target_and_role() {
+    let log = Log::create();
+    durable(log.writer.commit(grant(1)).await);
+    for (number, (target, role)) in
+        [("jwt/billing", "deploy"), ("jwt/orders", "read")].iter().enumerate()
+    {
+        let mut other = grant(10 + number as u64);
+        other.spend = grant(1).spend.map(|spend| cambio::ledger::Spend {
+            target: (*target).into(),
+            role: (*role).into(),
+            ..spend
+        });
+        durable(log.writer.commit(other).await);
+    }
+}
+
+#[tokio::test]
+async fn the_key_ring_changes_by_compare_and_swap() {
+    let log = Log::create();
+    durable(log.writer.commit(ring(0, 1)).await);
+    assert_eq!(log.reader.key_ring().unwrap(), Some((1, "sealed 1".into())));
+    let (one, two) = tokio::join!(log.writer.commit(ring(1, 2)), log.writer.commit(ring(1, 2)));
+    let mut outcomes = [one.unwrap(), two.unwrap()];
+    outcomes.sort_by_key(|outcome| matches!(outcome, Committed::Stale { .. }));
+    assert!(
+        matches!(outcomes, [Committed::Durable(_), Committed::Stale { found: 2 }]),
+        "{outcomes:?}"
+    );
+    assert_eq!(log.reader.size().unwrap(), 2, "a stale change leaves no entry");
+    let newest = log.reader.newest_of(cambio::ledger::entry::Kind::Keys).unwrap().unwrap();
+    assert_eq!(Entry::decode(&newest.leaf).unwrap().body["epoch"], 2);
+}
+
+#[tokio::test]
+async fn blocks_hit_issuer_rule_and_claims_and_nothing_else() {
+    let cases = [
+        (Block { issuer: Some("github".into()), ..nothing() }, true),
+        (Block { issuer: Some("gitlab".into()), ..nothing() }, false),
+        (Block { rule: Some("site/deploy".into()), ..nothing() }, true),
+        (Block { rule: Some("site/read".into()), ..nothing() }, false),
+        (by_claim("repository_id", "1296269"), true),
+        // Written in haste: a block must not miss because of a type, a letter's case or a list.
+        (by_claim("repository_id", 1_296_269), true),
+        (by_claim("repository_id", 129_626), false),
+        (by_claim("sub", "Repo:Acme/Site:ref:refs/heads/main"), true),
+        (by_claim("/groups", "ops"), true),
+        (by_claim("/groups", "op"), false),
+        (by_claim("/kubernetes.io/namespace", "shop"), true),
+        (by_claim("/kubernetes.io/namespace", "other"), false),
+        (by_claim("absent", serde_json::Value::Null), false),
+        (Block { until: Some(NOW.milliseconds()), ..nothing() }, false),
+        (Block { until: Some(NOW.milliseconds() + 1), ..nothing() }, true),
+    ];
+    let log = Log::create();
+    for (number, (rule, hits)) in cases.into_iter().enumerate() {
+        let number = u8::try_from(number).unwrap();
+        let id = block_id(number);
+        durable(log.writer.commit(block(id, rule.clone())).await);
+        let outcome = log.writer.commit(grant(u64::from(number))).await.unwrap();
+        assert_eq!(
+            matches!(outcome, Committed::Blocked(_, found) if found == id),
+            hits,
+            "{rule:?}"
+        );
+        if hits {
+            let stored = log.reader.find(exchange(number.into())).unwrap().unwrap();
+            assert_eq!(Entry::decode(&stored.leaf).unwrap().body["reason"], "blocked");
+        }
+        let lifted = Event::Blocked { id, step: "lifted", by: by() };
+        let change = Some(Change::BlockLifted { id });
+        durable(log.writer.commit(Proposal { change, ..Proposal::of(lifted) }).await);
+        // A blocked exchange did not use its token up.
+        if hits {
+            durable(log.writer.commit(grant(number.into())).await);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_block_by_claim_hits_a_grant_without_facts() {
+    let log = Log::create();
+    durable(log.writer.commit(block(block_id(1), by_claim("repository_id", "1"))).await);
+    let outcome = log.writer.commit(Proposal { facts: None, ..grant(1) }).await;
+    assert!(matches!(outcome, Ok(Committed::Blocked(_, _))), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_block_by_claim_hits_the_actor_too() {
+    let log = Log::create();
+    durable(log.writer.commit(block(block_id(1), by_claim("run", "7"))).await);
+    let mut proposal = grant(1);
+    let actor = serde_json::json!({ "run": "7" });
+    proposal.facts.as_mut().unwrap().actor = actor.as_object().cloned().map(Arc::new);
+    let outcome = log.writer.commit(proposal).await;
+    assert!(matches!(outcome, Ok(Committed::Blocked(_, _))), "{outcome:?}");
+}
+
+/// An incident at one issuer: its tokens are of no use as actors either, and a subject of another issuer with the same
+/// claims is left alone.
+#[tokio::test]
+async fn a_block_by_issuer_hits_the_actor_of_that_issuer() {
+    let log = Log::create();
+    let gitlab = Block { issuer: Some("gitlab".into()), ..by_claim("project_id", "20") };
+    durable(log.writer.commit(block(block_id(1), gitlab)).await);
+    let acting = |number: u64, issuer: &str, project: &str| {
+        let mut proposal = grant(number);
+        let facts = proposal.facts.as_mut().unwrap();
+        facts.actor =
+            serde_json::json!({ "project_id": project }).as_object().cloned().map(Into::into);
+        facts.actor_issuer = Some(issuer.to_owned());
+        log.writer.commit(proposal)
+    };
+    let outcome = acting(1, "gitlab", "20").await;
+    assert!(matches!(outcome, Ok(Committed::Blocked(_, _))), "{outcome:?}");
+    durable(acting(2, "gitlab", "21").await);
+    durable(acting(3, "other", "20").await);
+}
+
+#[tokio::test]
+async fn a_void_conclusion_makes_the_token_unspent_again() {
+    let log = Log::create();
+    durable(log.writer.commit(grant(1)).await);
+    let event = Event::Concluded { exchange_id: exchange(1), outcome: "void" };
+    let change = Some(Change::Voided { spend: grant(1).spend, lease: None });
+    durable(log.writer.commit(Proposal { change, ..Proposal::of(event) }).await);
+    durable(log.writer.commit(grant(1)).await);
+    let kinds: Vec<_> = log.reader.history(exchange(1)).unwrap();
+    assert_eq!(kinds.len(), 3, "grant, conclusion, grant");
+}
+
+#[tokio::test]
+async fn policy_sets_are_kept_by_digest_and_the_newest_is_known() {
+    let log = Log::create();
+    for number in [1_u8, 2, 1] {
+        let event = Event::Policy { digest: [number; 32], rules: 3, commit: None };
+        let sources = format!("[[\"a.yaml\",\"{number}\"]]");
+        let change = Some(Change::PolicySet { digest: [number; 32], sources });
+        durable(log.writer.commit(Proposal { change, ..Proposal::of(event) }).await);
+    }
+    assert_eq!(log.reader.active_policy().unwrap(), Some([1; 32]));
+    let sources = log.reader.policy_set(&[2; 32]).unwrap();
+    assert_eq!(sources.as_deref(), Some("[[\"a.yaml\",\"2\"]]"));
+    assert_eq!(log.reader.policy_set(&[9; 32]).unwrap(), None);
+}
+
+#[tokio::test]
+async fn replay_window_a_spend_is_remembered_until_no_clock_in_use_accepts_the_token() {
+    let log = Log::create();
+    let again = |number| {
+        let mut proposal = grant(number);
+        proposal.spend = grant(1).spend;
+        proposal
+    };
+    durable(log.writer.commit(grant(1)).await);
+    for (number, seconds) in [(10, 599), (11, 2), (12, 58)] {
+        log.clock.pass(Duration::from_secs(seconds));
+        // Forgetting happens beside other commits.
+        durable(log.writer.commit(Proposal { spend: None, ..grant(100 + number) }).await);
+        let outcome = log.writer.commit(again(number)).await;
+        assert!(matches!(outcome, Ok(Committed::AlreadySpent(_))), "{number}: {outcome:?}");
+    }
+    // Past forget_at + 60 s it is forgotten, and still can't be spent: nobody would remember it.
+    log.clock.pass(Duration::from_secs(100));
+    durable(log.writer.commit(Proposal { spend: None, ..grant(200) }).await);
+    let outcome = log.writer.commit(again(13)).await;
+    assert!(matches!(outcome, Ok(Committed::AlreadySpent(_))), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a13_a_clock_more_than_a_minute_behind_stops_the_commit_and_a_little_behind_does_not() {
+    let log = Log::create();
+    log.clock.pass(Duration::from_secs(100));
+    let newest = durable(log.writer.commit(grant(1)).await).time();
+    log.clock.set(newest.minus(Duration::from_mins(1)));
+    let receipt = durable(log.writer.commit(grant(2)).await);
+    assert_eq!(receipt.time(), newest, "time stands still, it does not go back");
+    log.clock.set(newest.minus(Duration::from_millis(60_001)));
+    let outcome = log.writer.commit(grant(3)).await;
+    assert_eq!(outcome, Err(CommitError::ClockBehind(Duration::from_millis(60_001))));
+    assert_eq!(log.reader.size().unwrap(), 2);
+    log.clock.set(newest);
+    durable(log.writer.commit(grant(3)).await);
+    let counters: Vec<_> = log
+        .reader
+        .entries(0..3)
+        .unwrap()
+        .iter()
+        .map(|stored| Entry::decode(&stored.leaf).unwrap().counter)
+        .collect();
+    assert_eq!(counters, [0, 1, 2], "ordered by counter, whatever the clock did");
+    assert_eq!(log.clock.now(), newest);
+}
+
+#[tokio::test]
+async fn a_noted_refusal_gets_its_entry_and_an_entry_too_large_gets_none() {
+    let log = Log::create();
+    log.writer.note(refusal(1));
+    // The queue is in order: when this one is durable, the note is.
+    durable(log.writer.commit(grant(2)).await);
+    assert_eq!(log.reader.find(exchange(1)).unwrap().unwrap().index, 0);
+    let counts = (0..400).map(|n| (format!("a-long-reason-{n}"), n)).collect();
+    let large = Proposal::of(Event::RolledUp { from: NOW, counts });
+    let outcome = log.writer.commit(large).await;
+    assert!(matches!(outcome, Err(CommitError::TooLarge(size)) if size > 4_096), "{outcome:?}");
+    assert_eq!((log.reader.size().unwrap(), log.writer.dropped()), (2, 0));
+}
