@@ -26,7 +26,7 @@ use crate::{
     },
     exchange::{Exchange, RateLimit},
     keys::{KeysError, rotator::Rotator},
-    ledger::{anchor::Anchor, reader::LedgerReader, rollup::Rollup, writer::Writer},
+    ledger::{anchor::Anchor, checkpoint, reader::LedgerReader, rollup::Rollup, writer::Writer},
     subject::key_source::{KnownKeys, fetch::Outbound},
     telemetry::Metrics,
 };
@@ -181,7 +181,9 @@ pub async fn start(
     });
     state.writer.watch(Arc::new(loops::Flushes(Arc::clone(&state.metrics))));
     state.put_in_force(&adopted).await?;
-    listen(state, books.checkpointer).await
+    let checkpointer =
+        checkpoint::anchor_first(books.checkpointer, &state.anchors, state.means.clock.now()).await;
+    listen(state, checkpointer.map_err(|error| StartError::Ledger(error.to_string()))?).await
 }
 
 /// The policies on disk; or, loudly, the last good set, when those are bad (design section 5, "Loading").

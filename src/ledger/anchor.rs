@@ -157,17 +157,33 @@ impl FileAnchor {
     }
 
     fn write(&self, note: &str, fresh: bool) -> io::Result<()> {
+        if fresh && !self.path.exists() {
+            return self.create(note);
+        }
         let mut file = OpenOptions::new().append(true).create(true).mode(0o644).open(&self.path)?;
         // A torn note is closed by an ending of its own, so that it can't swallow this one.
         let torn = !fresh && !tail_of(&mut File::open(&self.path)?)?.ends_with("\n\n\n");
         let lead = if torn { "\n\n\n" } else { "" };
         file.write_all(format!("{lead}{note}\n\n").as_bytes())?;
+        file.sync_all()
+    }
+
+    /// The file appears under its name with its first note whole: who dies before that leaves none, not an empty or torn one.
+    fn create(&self, note: &str) -> io::Result<()> {
+        let folder = match self.path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let mut name = self.path.file_name().unwrap_or_default().to_owned();
+        name.push(".new");
+        let draft = folder.join(name);
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&draft)?;
+        file.write_all(format!("{note}\n\n").as_bytes())?;
         file.sync_all()?;
-        match self.path.parent().filter(|_| fresh) {
-            // The name of a new file is durable only with its folder.
-            Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
-            _ => Ok(()),
-        }
+        std::fs::rename(&draft, &self.path)?;
+        // The name of a new file is durable only with its folder.
+        File::open(folder)?.sync_all()
     }
 }
 

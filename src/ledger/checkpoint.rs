@@ -272,6 +272,32 @@ impl Checkpointer {
     }
 }
 
+/// Gives every anchor a head before the first exchange, so that there is no instant at which a cut tail would not be seen.
+///
+/// # Errors
+/// The batch is not what was written, or the store failed. An anchor that can't be written is logged and shows in readiness.
+pub async fn anchor_first(
+    mut checkpointer: Checkpointer,
+    anchors: &[Arc<dyn Anchor>],
+    now: Instant,
+) -> Result<Checkpointer, CheckpointError> {
+    let work = tokio::task::spawn_blocking(move || {
+        let note = match checkpointer.checkpoint_now(now)? {
+            None if checkpointer.writer.is_held().is_none() => {
+                checkpointer.reader.newest_checkpoint()?.map(|newest| newest.note)
+            }
+            made => made,
+        };
+        Ok::<_, CheckpointError>((checkpointer, note))
+    });
+    let ended = |error: tokio::task::JoinError| CommitError::Stopped(error.to_string());
+    let (checkpointer, note) = work.await.map_err(ended)??;
+    if let Some(note) = note {
+        publish_everywhere(anchors, &note).await;
+    }
+    Ok(checkpointer)
+}
+
 /// Starts the loop: checkpoints while there is traffic, one more when `stop` is cancelled, each published to `anchors`.
 ///
 /// Cancel `stop` after the last exchange has ended, then wait for `tracker`.

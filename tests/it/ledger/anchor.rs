@@ -3,10 +3,11 @@
 use std::{fs, sync::Arc};
 
 use cambio::{
+    clock::Clock as _,
     ledger::{
         Commit as _, CommitError, Committed, Operator,
         anchor::{Anchor, AnchorError, FileAnchor, Fork, check_head},
-        checkpoint::Checkpoint,
+        checkpoint::{Checkpoint, Checkpointer, anchor_first},
         entry::{Entry, Kind},
         verify::verify,
     },
@@ -186,4 +187,35 @@ async fn a_log_ahead_of_its_anchor_is_in_order() {
     anchor.publish(&log.checkpoint()).await.unwrap();
     log.grants(3, 5).await;
     assert_eq!(check_head(&*log.reader, &[anchor]).await, Ok(()));
+}
+
+#[tokio::test]
+async fn the_first_note_appears_whole_or_not_at_all() {
+    let (folder, anchor) = file();
+    // Who died before the rename left this behind: it is nobody's anchor, and in nobody's way.
+    fs::write(folder.path().join("anchor.new"), "log.exam").unwrap();
+    assert_eq!(anchor.newest().await, Ok(None));
+    anchor.publish(&note(5, 5, &[])).await.unwrap();
+    assert_eq!(anchor.newest().await.unwrap().unwrap().size, 5);
+    let names: Vec<_> =
+        fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert_eq!(names, ["anchor"]);
+}
+
+#[tokio::test]
+async fn every_anchor_has_a_head_before_the_first_exchange() {
+    let log = Log::create();
+    log.grants(0, 1).await;
+    let anchor: Arc<dyn Anchor> =
+        Arc::new(FileAnchor::new(&log.path.with_extension("anchor"), public()));
+    let checkpointer =
+        Checkpointer::new(key(), Arc::clone(&log.reader), log.writer.clone()).unwrap();
+    let now = log.clock.now();
+    let checkpointer = anchor_first(checkpointer, &[Arc::clone(&anchor)], now).await.unwrap();
+    assert_eq!(anchor.newest().await.unwrap().unwrap().size, 1);
+    // An anchor that came later gets the head that stands, though there is nothing new to sign.
+    let late: Arc<dyn Anchor> =
+        Arc::new(FileAnchor::new(&log.path.with_extension("late"), public()));
+    anchor_first(checkpointer, &[Arc::clone(&late)], now).await.unwrap();
+    assert_eq!(late.newest().await.unwrap().unwrap().size, 1);
 }
