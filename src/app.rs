@@ -26,7 +26,10 @@ use crate::{
     },
     exchange::{Exchange, RateLimit},
     keys::{KeysError, rotator::Rotator},
-    ledger::{anchor::Anchor, checkpoint, reader::LedgerReader, rollup::Rollup, writer::Writer},
+    lease::reaper::Reaper,
+    ledger::{
+        Commit, anchor::Anchor, checkpoint, reader::LedgerReader, rollup::Rollup, writer::Writer,
+    },
     subject::key_source::{KnownKeys, fetch::Outbound},
     telemetry::Metrics,
 };
@@ -38,6 +41,7 @@ pub mod powers;
 pub mod reload;
 pub mod scene;
 pub mod seams;
+pub mod targets;
 
 use scene::{Means, SceneError};
 
@@ -99,6 +103,7 @@ pub struct State {
     anchors: Vec<Arc<dyn Anchor>>,
     rollup: Arc<Rollup>,
     rotator: Arc<Rotator>,
+    reaper: Arc<Reaper>,
     metrics: Arc<Metrics>,
     tls: Option<Arc<Tls>>,
     /// Why the last reload failed, if it did: readiness detail.
@@ -146,9 +151,20 @@ pub async fn start(
     };
     let (adopted, trouble) = first_policies(&config, &means, &books)?;
     let rollup = Arc::new(Rollup::default());
+    let makers = targets::makers(&config, &means)?;
+    let metrics = Arc::new(Metrics::new());
+    let ledger: Arc<dyn Commit> = Arc::new(books.writer.clone());
+    let reaper = Arc::new(Reaper::of(
+        Arc::clone(&books.reader),
+        Arc::clone(&ledger),
+        makers.revokers,
+        (Arc::clone(&clock), Arc::clone(&chance)),
+        Arc::new(seams::LeaseMetrics(Arc::clone(&metrics))),
+    ));
+    let scene = scene::scene(&config, &means, Arc::clone(&adopted.set), makers.minters)?;
     let exchange = Arc::new(Exchange {
-        scene: ArcSwap::from_pointee(scene::scene(&config, &means, Arc::clone(&adopted.set))?),
-        ledger: Arc::new(books.writer.clone()),
+        scene: ArcSwap::from_pointee(scene),
+        ledger,
         rollup: Arc::clone(&rollup),
         per_subject: RateLimit::of(
             config.limits.per_subject.per_second,
@@ -173,7 +189,8 @@ pub async fn start(
         anchors: books.anchors,
         rollup,
         rotator: books.rotator,
-        metrics: Arc::new(Metrics::new()),
+        metrics,
+        reaper,
         tls,
         trouble: ArcSwapOption::from_pointee(trouble),
         anchor_trouble: ArcSwapOption::empty(),

@@ -10,10 +10,13 @@ use crate::{
     app::State,
     clock::Instant,
     edge::{CallerRefused, Check, Health, Introspect, Log, Published, Unavailable},
+    grant::TargetName,
     keys::{Phase, keyring::Keyring, own::Introspector, schedule::in_phase},
+    lease::{Trouble, reaper::Watch},
     ledger::{reader::LedgerReader, tile::TileName},
     secret::Secret,
     subject::issuers::IssuerUrl,
+    telemetry::Metrics,
 };
 
 /// The published key set.
@@ -57,6 +60,20 @@ async fn blocking<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
     let read = tokio::task::spawn_blocking(read).await;
     let read = read.map_err(|error| Unavailable(error.to_string()))?;
     read.map_err(|error| Unavailable(error.to_string()))
+}
+
+/// What the reaper does, counted.
+#[derive(Debug)]
+pub struct LeaseMetrics(pub Arc<Metrics>);
+
+impl Watch for LeaseMetrics {
+    fn ended(&self, _target: &TargetName, late: Duration) {
+        self.0.lease_ended(late);
+    }
+
+    fn failed(&self, target: &TargetName, kind: &'static str) {
+        self.0.lease_failed(target, kind);
+    }
 }
 
 /// Introspection by workloads with a role `introspect:<audience>` of target `cambio`.
@@ -107,6 +124,7 @@ impl Health for State {
         let mut checks = vec![self.ledger_check(), self.clock_check(now), self.keys_check()];
         checks.push(self.anchors_check());
         checks.push(self.policies_check());
+        checks.extend(self.lease_checks(now));
         for issuer in self.exchange.scene.load().verifier.issuers().iter() {
             let state = issuer.keys.state();
             let detail = match (state.fetched_at, &state.last_error) {
@@ -158,6 +176,24 @@ impl State {
             None => check("anchors", true, false, detail),
             Some(trouble) => check("anchors", false, false, trouble.clone()),
         }
+    }
+
+    /// One failing target is a detail: exchanges for the others go on. What is overdue is an alarm all the same.
+    fn lease_checks(&self, now: Instant) -> Vec<Check> {
+        let troubles = self.reaper.troubles();
+        if troubles.is_empty() {
+            return vec![check("leases", true, false, "none is overdue".to_owned())];
+        }
+        let told = |trouble: &Trouble| {
+            let since = trouble.since.map(|since| now.since(since).as_secs());
+            let what = match since {
+                Some(seconds) => format!("out of reach for {seconds} s"),
+                None => format!("{} can't be ended", trouble.leases),
+            };
+            let name = format!("leases:{}", trouble.target);
+            check(&name, false, false, format!("{what}: {}", trouble.reason))
+        };
+        troubles.iter().map(told).collect()
     }
 
     fn policies_check(&self) -> Check {

@@ -1,10 +1,6 @@
 //! JWTs of ours: access tokens by RFC 9068, or plain ones for targets that want them.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use aws_lc_rs::digest;
@@ -13,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 use thiserror::Error;
 
-use super::{Behind, Credential, JwtPlan, MintError, Minter, Plan, Prepared, act};
+use super::{Behind, Credential, JwtPlan, MintError, Minter, Plan, Prepared, act, lifetime};
 use crate::{
     chance::Chance,
     grant::{Grant, TargetName},
@@ -23,7 +19,7 @@ use crate::{
     },
     ledger::{Hash, Recorded},
     secret::Secret,
-    subject::{Algorithm, VerifiedSubject, issuers::IssuerUrl},
+    subject::{Algorithm, issuers::IssuerUrl},
     target::Expiry,
 };
 
@@ -168,16 +164,10 @@ impl JwtMinter {
         Ok(Self { target, keyring, chance })
     }
 
-    /// INVARIANT(never-outlive): the least of grant, ceiling and the key's window; and the subject token's own end, where a
-    /// rule says so or the token is one of ours (threat X06: a chain of exchanges never gains time).
+    /// INVARIANT(never-outlive): also not longer than the key's window.
     fn lifetime(&self, grant: &Grant, behind: &Behind<'_>, active: &Active) -> Duration {
-        let most = grant.lifetime.min(self.target.ceiling).min(active.window());
-        let ours = self.target.issuer.as_str();
-        let subject = Some(behind.subject)
-            .filter(|subject| grant.bounded_by_subject || act::is_ours(subject, ours));
-        let actor = behind.actor.filter(|actor| act::is_ours(actor, ours));
-        let ends = subject.into_iter().chain(actor).map(VerifiedSubject::expires_at);
-        ends.fold(most, |most, end| most.min(end.since(behind.now)))
+        let most = self.target.ceiling.min(active.window());
+        lifetime::bounded(most, grant, behind, self.target.issuer.as_str())
     }
 
     fn jti(&self) -> Result<String, MintError> {
@@ -214,7 +204,7 @@ impl Minter for JwtMinter {
             Some(fixed) => fixed.clone(),
             None => behind.subject.profile().our_subject(),
         };
-        let scope = scope(grant);
+        let scope = super::scope(grant);
         let jti = self.jti()?;
         let claims = ClaimsOut {
             iss: self.target.issuer.as_str(),
@@ -253,8 +243,9 @@ impl Minter for JwtMinter {
         if prepared.target != self.target.name {
             return Err(MintError::Internal(format!("prepared for `{}`", prepared.target)));
         }
-        // Irrefutable as long as there is one kind of plan; the next kind makes the compiler ask what to refuse here.
-        let Plan::Jwt(plan) = prepared.plan;
+        let Plan::Jwt(plan) = prepared.plan else {
+            return Err(MintError::Internal(format!("a {} is no JWT", prepared.plan.kind())));
+        };
         let signer = self.signer(&plan.kid)?;
         let signature = signer.sign(plan.signing_input.as_bytes()).await;
         let signature = signature.map_err(|error| MintError::Refused(error.to_string()))?;
@@ -275,6 +266,7 @@ impl Minter for JwtMinter {
             token_type,
             expires_at: prepared.expires_at,
             scope: prepared.scope,
+            lease: None,
         })
     }
 }
@@ -288,14 +280,6 @@ impl JwtMinter {
         };
         self.keyring.find(kid).ok_or_else(gone)
     }
-}
-
-/// The role, then what else was granted; each once.
-fn scope(grant: &Grant) -> Vec<String> {
-    let mut seen = BTreeSet::new();
-    let role = std::iter::once(grant.role.as_str());
-    let all = role.chain(grant.scope.iter().map(String::as_str));
-    all.filter(|scope| seen.insert(*scope)).map(str::to_owned).collect()
 }
 
 fn sha256(bytes: &[u8]) -> Hash {

@@ -15,7 +15,7 @@ use cambio::{
     app::{
         Existing, Mode, books,
         scene::{self, Means},
-        seams,
+        seams, targets,
     },
     chance::{Chance, SystemChance},
     clock::{Clock, Instant, ManualClock},
@@ -150,7 +150,8 @@ impl Broker {
             mode: Mode::Serve,
         };
         let adopted = scene::policies(&config, clock.now()).unwrap();
-        let scene = scene::scene(&config, &means, adopted.set).unwrap();
+        let makers = targets::makers(&config, &means).unwrap();
+        let scene = scene::scene(&config, &means, adopted.set, makers.minters).unwrap();
         let rollup = Arc::new(Rollup::default());
         let limits = &config.limits;
         let exchange = Arc::new(Exchange {
@@ -212,9 +213,9 @@ impl Broker {
     pub(crate) async fn adopt(&self, orders: &str) -> Arc<PolicySet> {
         self.site.write("policies/orders.yaml", orders);
         let set = scene::policies(&self.config, self.clock.now()).unwrap().set;
-        self.exchange
-            .scene
-            .store(Arc::new(scene::scene(&self.config, &self.means, Arc::clone(&set)).unwrap()));
+        let minters = targets::makers(&self.config, &self.means).unwrap().minters;
+        let scene = scene::scene(&self.config, &self.means, Arc::clone(&set), minters).unwrap();
+        self.exchange.scene.store(Arc::new(scene));
         self.put_in_force().await;
         set
     }
