@@ -88,7 +88,7 @@ class World:
         return subprocess.run(self.as_unprivileged(["test", "-x", str(path)]), cwd="/", check=False).returncode == 0
 
     def launch(self, name, home, argv, ready, stop="SIGTERM"):
-        """Starts a server on a free port (`argv` is a function of it) and waits until `ready(port)`. Returns port and id.
+        """Starts a server on a free port (`argv` is a function of it) and waits until `ready(port)`. Returns the port.
 
         Between finding a port free and using it another process may take it: a server that ends while starting gets
         two more tries, on other ports.
@@ -101,7 +101,7 @@ class World:
                 if process.poll() is not None:
                     break
                 if ready(port):
-                    return port, process.pid
+                    return port
                 time.sleep(PAUSE)
             still_there = process.poll() is None
             end(entry)

@@ -80,14 +80,14 @@ def mariadb(world):
     def argv(port):
         return [server, f"--defaults-file={settings}", f"--port={port}"]
 
-    port, pid = world.launch("mariadb", home, argv, lambda _: ask(client, home, world, "SELECT 1") is not None)
+    port = world.launch("mariadb", home, argv, lambda _: ask(client, home, world, "SELECT 1") is not None)
     superuser, superuser_password = world.login("mariadb", "superuser")
     admin, admin_password = world.login("mariadb", "cambio")
     script = USERS.format(superuser=superuser_password, admin=admin_password)
     script += "".join(DATABASE.format(name=database) for database in DATABASES)
     ask(client, home, world, script, loud=True)
     return {
-        "kind": "mariadb", "version": ask(client, home, world, "SELECT VERSION()").partition("-")[0], "port": port, "pid": pid,
+        "kind": "mariadb", "version": ask(client, home, world, "SELECT VERSION()").partition("-")[0], "port": port,
         "log": str(home / "statements"), "client": client, "superuser": superuser, "admin": admin,
         "databases": list(DATABASES), "groups": {"read": "app_read", "write": "app_write"},
     }

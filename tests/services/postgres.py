@@ -120,7 +120,7 @@ def start(world, name, major, programs):
         return [programs / "postgres", "-D", data, "-c", f"config_file={settings_file}", "-p", port]
 
     # SIGINT is the fast shutdown: SIGTERM would wait for every session.
-    port, pid = world.launch(name, home, argv, lambda port: ask(psql, home, port, "SELECT 1") is not None, stop="SIGINT")
+    port = world.launch(name, home, argv, lambda port: ask(psql, home, port, "SELECT 1") is not None, stop="SIGINT")
     superuser, superuser_password = world.login(name, "postgres")
     admin, admin_password = world.login(name, "cambio")
     handing_out = "ADMIN TRUE, INHERIT FALSE, SET FALSE" if major >= 16 else "ADMIN OPTION"
@@ -131,7 +131,7 @@ def start(world, name, major, programs):
         raise RuntimeError(f"{name}: the roles and databases could not be made")
     client_certificate, client_key = certificates.client(world, name, "cert_orders")
     return {
-        "kind": "postgres", "version": ask(psql, home, port, "SHOW server_version").split()[0], "port": port, "pid": pid,
+        "kind": "postgres", "version": ask(psql, home, port, "SHOW server_version").split()[0], "port": port,
         "log": str(home / "log"), "client": psql, "superuser": superuser, "admin": admin, "databases": list(DATABASES),
         "groups": {"read": "app_read", "write": "app_write"}, "heir": "app_heir", "hba_file": str(hba),
         "certificates": {

@@ -66,13 +66,13 @@ def start(world, name, aclfile):
         )
         return done.stdout.strip()
 
-    port, pid = world.launch(name, home, argv, lambda port: ask(port, "PING") == "PONG")
+    port = world.launch(name, home, argv, lambda port: ask(port, "PING") == "PONG")
     for key_name in ("orders:1", "orders:2", "billing:1"):
         if ask(port, "SET", key_name, f"the value of {key_name}") != "OK":
             raise RuntimeError(f"{name}: `{key_name}` could not be set")
     version = next(line.partition(":")[2] for line in ask(port, "INFO", "server").split() if line.startswith("redis_version:"))
     return {
-        "kind": "redis", "version": version, "port": port, "pid": pid, "log": str(home / "log"), "client": client,
+        "kind": "redis", "version": version, "port": port, "log": str(home / "log"), "client": client,
         "superuser": superuser, "admin": admin, "acl_file": str(acl_file) if acl_file else None,
     }
 
