@@ -73,25 +73,6 @@ async fn a_denial_tells_known_tenants_from_strangers() {
 }
 
 #[tokio::test]
-async fn x11_an_exchange_holds_one_policy_set_from_decision_to_entry() {
-    let policies = Policies::of(one(PIN));
-    let subject = verified(github()).await;
-    let held = policies.current();
-    let replaced = policies.replace(compile(&[]));
-    assert_eq!(held.digest(), replaced.digest());
-    let Decision::Permit(permit) = held.decide(&subject, &Wants::default(), NOW) else {
-        panic!("expected a permit of the set that was held");
-    };
-    assert_eq!(permit.grant.policy_digest, held.digest());
-    let now = policies.current();
-    assert_ne!(now.digest(), held.digest());
-    let Decision::Deny(denial) = now.decide(&subject, &Wants::default(), NOW) else {
-        panic!("expected a denial of the set in force");
-    };
-    assert_eq!(denial.policy_digest, now.digest());
-}
-
-#[tokio::test]
 async fn a_thousand_rules_of_one_organization_are_found_by_their_ids() {
     let rules: String = (0..1_000)
         .map(|id| {
