@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cambio::{
     clock::ManualClock,
     grant::{Grant, Replay},
-    policy::{Decision, DenialReason, Policies, Wants},
+    policy::{Decision, DenialReason, Wants},
     subject::{Algorithm, Issuers, VerifiedSubject, provider, verify::Verifier},
 };
 use serde_json::json;
