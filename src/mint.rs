@@ -26,7 +26,10 @@ pub mod gate;
 pub mod jwt;
 mod lifetime;
 pub mod login;
+pub mod mysql;
 pub mod name;
+pub mod reach;
+pub mod redis;
 
 /// Who stands behind a credential, and in which exchange.
 #[derive(Clone, Copy, Debug)]
