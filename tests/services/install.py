@@ -16,12 +16,12 @@ _updated = False
 
 def program(world, name, package, folders=()):
     """The path of a program, from Debian's `package` when it is not there."""
-    path = find(name, folders)
+    path, reason = find(name, folders), "run with --install"
     if path is None and world.install:
-        debian(package)
+        reason = debian(package)
         path = find(name, folders)
     if path is None:
-        raise Missing(f"`{name}` is not here: install Debian's `{package}`")
+        raise Missing(f"`{name}` of Debian's `{package}` is not here: {reason or 'the package has none'}")
     return path
 
 
@@ -31,15 +31,16 @@ def find(name, folders=()):
 
 
 def debian(package):
+    """Installs a package. None when it worked, else the reason."""
     global _updated
     if shutil.which("apt-get") is None:
-        return
+        return "there is no apt-get"
     sudo = [] if os.getuid() == 0 else ["sudo", "-n"]
     quiet = [*sudo, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
     if not _updated:
-        run([*quiet, "update"])
+        run([*quiet, "update"])  # where it fails, the lists that are there may do
         _updated = True
-    run([*quiet, "install", "-y", "--no-install-recommends", package])
+    return run([*quiet, "install", "-y", "--no-install-recommends", package])
 
 
 def npm(world, package, version, into):

@@ -75,13 +75,19 @@ class World:
         return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--no-new-privs", *argv]
 
     def run(self, argv, cwd):
-        """Runs a command as the servers' user to its end."""
-        done = subprocess.run(
-            self.as_unprivileged([str(part) for part in argv]), cwd=cwd, env=environment(cwd), text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120,
+        """Runs a command as the servers' user to its end; an interrupt ends it with all that it started."""
+        process = subprocess.Popen(
+            self.as_unprivileged([str(part) for part in argv]), cwd=cwd, env=environment(cwd), text=True, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )
-        if done.returncode != 0:
-            raise RuntimeError(f"`{argv[0]}` ended with {done.returncode}: {done.stdout.strip()[-600:]}")
+        try:
+            said, _ = process.communicate(timeout=120)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+        if process.returncode != 0:
+            raise RuntimeError(f"`{argv[0]}` ended with {process.returncode}: {said.strip()[-600:]}")
 
     def readable(self, path):
         """Whether the servers' user can run `path`: a checkout below a private home folder is closed to `nobody`."""
@@ -227,10 +233,21 @@ def tear_down(folder, out=None):
     folder = pathlib.Path(folder)
     for entry in reversed(recorded(folder)):
         end(entry)
-    if folder.name.startswith(PREFIX) and (folder / "secrets").is_dir():
-        shutil.rmtree(folder)
+    # Only what `up` made, or was going to fill.
+    if folder.name.startswith(PREFIX) and ((folder / "secrets").is_dir() or not any(folder.iterdir())):
+        remove(folder)
     if out is not None:
         pathlib.Path(out).unlink(missing_ok=True)
+
+
+def remove(folder):
+    """Something that was killed a moment ago may still write its last file."""
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
+    shutil.rmtree(folder)
 
 
 def tail(path):

@@ -12,12 +12,15 @@ use std::{
 
 use serde::Deserialize;
 
+const NAMES: [&str; 5] = ["postgres15", "postgres18", "mariadb", "redis", "redis-aclfile"];
+
 /// One set of throw-away servers, and the reasons for those that could not be had.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Services {
     /// Signs the certificates that `cert` logins are made with, until a test puts another in its place.
     pub(crate) client_authority: Pair,
-    services: BTreeMap<String, Service>,
+    #[serde(rename = "services")]
+    running: BTreeMap<String, Service>,
     missing: BTreeMap<String, String>,
 }
 
@@ -127,7 +130,7 @@ pub(crate) struct Redis {
 
 impl Services {
     /// The servers of this run; without `CAMBIO_SERVICES` it says so, and the test that asked returns.
-    pub(crate) fn there() -> Option<Self> {
+    pub(crate) fn of_this_run() -> Option<Self> {
         let Some(path) = env::var_os("CAMBIO_SERVICES") else {
             say("CAMBIO_SERVICES is not set");
             return None;
@@ -166,12 +169,13 @@ impl Services {
 
     /// What could not be had says why; a name that nobody knows is a mistake of the test.
     fn find(&self, name: &str) -> Option<&Service> {
-        if let Some(reason) = self.missing.get(name) {
+        assert!(NAMES.contains(&name), "`{name}` is none of {NAMES:?}");
+        let found = self.running.get(name);
+        if found.is_none() {
+            let reason = self.missing.get(name).map_or("it was not asked for", String::as_str);
             say(&format!("{name}: {reason}"));
-        } else {
-            assert!(self.services.contains_key(name), "no server `{name}` was asked for");
         }
-        self.services.get(name)
+        found
     }
 }
 
@@ -195,7 +199,7 @@ fn connects(host: &str, port: u16, files: &[&Path], logins: [&Login; 2]) {
 
 #[test]
 fn a_postgres_takes_connections_and_its_passwords_are_for_their_owner_alone() {
-    let Some(services) = Services::there() else { return };
+    let Some(services) = Services::of_this_run() else { return };
     let authority = &services.client_authority;
     for (name, major) in [("postgres15", "15."), ("postgres18", "18.")] {
         let Some(it) = services.postgres(name) else { continue };
@@ -221,7 +225,7 @@ fn a_postgres_takes_connections_and_its_passwords_are_for_their_owner_alone() {
 
 #[test]
 fn the_mariadb_takes_connections_and_its_passwords_are_for_their_owner_alone() {
-    let Some(services) = Services::there() else { return };
+    let Some(services) = Services::of_this_run() else { return };
     let Some(it) = services.mariadb() else { return };
     connects(&it.host, it.port, &[&it.ca_file, &it.log, &it.client], [&it.admin, &it.superuser]);
     assert!(it.version.starts_with("10.") || it.version.starts_with("11."), "{}", it.version);
@@ -231,7 +235,7 @@ fn the_mariadb_takes_connections_and_its_passwords_are_for_their_owner_alone() {
 
 #[test]
 fn a_redis_takes_connections_and_its_passwords_are_for_their_owner_alone() {
-    let Some(services) = Services::there() else { return };
+    let Some(services) = Services::of_this_run() else { return };
     for (name, saves) in [("redis", false), ("redis-aclfile", true)] {
         let Some(it) = services.redis(name) else { continue };
         connects(
