@@ -27,7 +27,10 @@ pub mod gate;
 pub mod jwt;
 mod lifetime;
 pub mod login;
+pub mod mysql;
 pub mod name;
+pub mod reach;
+pub mod redis;
 mod signed;
 
 pub use signed::JwtPlan;

@@ -25,6 +25,8 @@ mod configuration;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod databases;
+#[cfg(test)]
 mod docs;
 #[cfg(test)]
 mod edge;
