@@ -27,6 +27,8 @@ pub mod jwt;
 mod lifetime;
 pub mod login;
 pub mod name;
+pub mod postgres;
+pub mod sql;
 
 /// Who stands behind a credential, and in which exchange.
 #[derive(Clone, Copy, Debug)]
