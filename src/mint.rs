@@ -29,9 +29,11 @@ mod lifetime;
 pub mod login;
 pub mod mysql;
 pub mod name;
+pub mod postgres;
 pub mod reach;
 pub mod redis;
 mod signed;
+pub mod sql;
 
 pub use signed::JwtPlan;
 
