@@ -258,11 +258,8 @@ impl Preset {
     /// # Errors
     /// A known claim has another type, the token signs a claim that only we derive, or claims contradict each other.
     pub fn interpret(&self, mut claims: Claims) -> Result<(Claims, String), ClaimError> {
+        compound::lift(&mut claims, self.lifted)?;
         self.check_types(&claims)?;
-        if !self.lifted.is_empty() {
-            compound::lift(&mut claims, self.lifted)?;
-            self.check_types(&claims)?;
-        }
         (self.derive)(&mut claims)?;
         template::check_issuer(self, &claims)?;
         template::check_subject(self, &claims)?;

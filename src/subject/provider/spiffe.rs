@@ -39,7 +39,7 @@ const CLAIMS: &[ClaimSpec] = &[
     ClaimSpec::new("sub", Text, Reusable, "SPIFFE ID"),
     ClaimSpec::new("jti", Text, Platform, "id of this token"),
     ClaimSpec::new("trust_domain", Text, Reusable, "derived: trust domain of the SPIFFE ID"),
-    ClaimSpec::new("path", Text, Reusable, "derived: path of the SPIFFE ID, beginning with `/`"),
+    ClaimSpec::new("path", Text, Reusable, "derived: path of the SPIFFE ID, without its first `/`"),
 ];
 
 fn derive(claims: &mut Claims) -> Result<(), ClaimError> {
@@ -60,16 +60,15 @@ fn derive(claims: &mut Claims) -> Result<(), ClaimError> {
 /// one spelling. An id without a path is the trust domain itself and no workload.
 fn taken_apart(id: &str) -> Option<(&str, &str)> {
     let rest = id.strip_prefix("spiffe://")?;
-    let (trust_domain, path) = rest.split_at_checked(rest.find('/')?)?;
+    let (trust_domain, path) = rest.split_once('/')?;
     let of_domain =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
     let of_path = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    let segments = path.strip_prefix('/')?.split('/');
     let well_formed = !trust_domain.is_empty()
         && trust_domain.len() <= 255
         && trust_domain.bytes().all(of_domain)
-        && segments
-            .into_iter()
+        && path
+            .split('/')
             .all(|segment| !matches!(segment, "" | "." | "..") && segment.bytes().all(of_path));
     well_formed.then_some((trust_domain, path))
 }
