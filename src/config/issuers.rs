@@ -77,7 +77,7 @@ pub(super) static ISSUER: Fields = Fields {
         ),
         Field::required(
             "audience",
-            "The one `aud` that a token must carry. There is no safe default; our own issuer URL is a good choice, where a job can choose",
+            "The one `aud` that a token must carry. There is no safe default; our own issuer URL is a good choice",
             Shape::Text,
         ),
         Field::optional(

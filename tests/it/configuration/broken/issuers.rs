@@ -84,7 +84,7 @@ pub(super) const BROKEN: &[Broken] = &[
         what: "a provider that is misspelt",
         from: "    provider: github",
         to: "    provider: githb",
-        says: r"cambio.yaml:7:15: `provider` is `githb`, expected `github`, `gitlab`, `kubernetes`, `cambio` or `generic`
+        says: r"cambio.yaml:7:15: `provider` is `githb`, expected `github`, `gitlab`, `kubernetes`, `aws`, `azure`, `google`, `spiffe`, `azure_devops`, `bitbucket`, `buddy`, `buildkite`, `circleci`, `codefresh`, `fly`, `forgejo`, `modal`, `semaphore`, `spacelift`, `terraform`, `vercel`, `cambio` or `generic`
   hint: did you mean `github`?",
     },
     Broken {
