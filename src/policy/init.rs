@@ -144,8 +144,8 @@ fn belongs(name: &str, lines: &[Line], preset: &Preset) -> bool {
 
 /// The rule's id: the last word of the workload's own name.
 fn id_of(profile: &Profile) -> String {
-    let names = profile.preset.label.iter().chain(&["sub"]);
-    let name = names.filter_map(|name| profile.claims.get(*name).and_then(Value::as_str)).next();
+    let mut names = profile.preset.label.iter().chain(&["sub"]);
+    let name = names.find_map(|name| profile.claims.get(*name).and_then(Value::as_str));
     let last = name.and_then(|name| name.rsplit(['/', ':']).next()).unwrap_or_default();
     let plain: String = last
         .chars()

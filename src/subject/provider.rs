@@ -3,7 +3,8 @@
 use serde_json::Value;
 use thiserror::Error;
 
-use super::{Claims, json::kind};
+use self::claim::described;
+use super::Claims;
 use crate::grant::Replay;
 
 mod actions;
@@ -15,6 +16,7 @@ mod buddy;
 mod buildkite;
 mod cambio;
 mod circleci;
+mod claim;
 mod codefresh;
 mod compound;
 mod fly;
@@ -41,6 +43,7 @@ pub use buddy::BUDDY;
 pub use buildkite::BUILDKITE;
 pub use cambio::CAMBIO;
 pub use circleci::CIRCLECI;
+pub use claim::{ClaimSpec, ClaimType, Stability};
 pub use codefresh::CODEFRESH;
 pub use fly::FLY;
 pub use forgejo::FORGEJO;
@@ -87,54 +90,6 @@ pub static ALL: [&Preset; 22] = [
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Preset> {
     ALL.into_iter().find(|preset| preset.name == name)
-}
-
-/// What a claim's value is. `null` is what GitLab sends for an absent value, and the empty text what GitHub sends: both pass the
-/// check of types, and no condition holds on either.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClaimType {
-    /// A string.
-    Text,
-    /// A string that holds only decimal digits.
-    NumericText,
-    /// `"true"` or `"false"` as a string, as CI platforms send it.
-    BooleanText,
-    /// A 64-bit integer.
-    Integer,
-    /// `true` or `false`.
-    Boolean,
-    /// A list of strings.
-    TextList,
-    /// An object; its members are named `claim: { member: … }` in policies, or by JSON Pointer.
-    Object,
-    /// Anything: only JSON Pointer conditions of the matching type hold.
-    Any,
-}
-
-/// Who can change a claim's value, and whether it can come to mean somebody else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stability {
-    /// Never reused for anything else: an id.
-    Immutable,
-    /// A name that can be renamed, deleted and taken by a stranger.
-    Reusable,
-    /// Whoever can push, open a pull request or write the job's definition chooses it.
-    ChosenByJob,
-    /// A fact of the run that the platform decides.
-    Platform,
-}
-
-/// One claim of a preset.
-#[derive(Clone, Copy, Debug)]
-pub struct ClaimSpec {
-    /// Its name in policies. One that ends in `*` stands for all names that begin so (`repo_property_*`).
-    pub name: &'static str,
-    /// Its value.
-    pub kind: ClaimType,
-    /// How far it can be trusted to keep its meaning.
-    pub stability: Stability,
-    /// One line for `policy init`, `policy check` and the documentation.
-    pub meaning: &'static str,
 }
 
 /// A claim is not what the preset knows it to be.
@@ -221,25 +176,6 @@ pub const BARE: Preset = Preset {
 /// What RFC 7519 section 4.1 registers, and every issuer sends. The verifier has its own, stricter rules for them.
 const REGISTERED: [&str; 7] = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti"];
 
-impl ClaimSpec {
-    /// A claim called `name`.
-    const fn new(
-        name: &'static str,
-        kind: ClaimType,
-        stability: Stability,
-        meaning: &'static str,
-    ) -> Self {
-        Self { name, kind, stability, meaning }
-    }
-
-    fn is_of(&self, name: &str) -> bool {
-        match self.name.strip_suffix('*') {
-            Some(prefix) => name.starts_with(prefix),
-            None => self.name == name,
-        }
-    }
-}
-
 impl Preset {
     /// The claim called `name`, if the preset knows it.
     #[must_use]
@@ -309,58 +245,6 @@ impl Preset {
     }
 }
 
-impl ClaimType {
-    fn admits(self, value: &Value) -> bool {
-        match (self, value) {
-            (Self::Any, _)
-            | (_, Value::Null)
-            | (Self::Text, Value::String(_))
-            | (Self::Boolean, Value::Bool(_))
-            | (Self::Object, Value::Object(_)) => true,
-            (Self::NumericText, Value::String(text)) => {
-                text.bytes().all(|byte| byte.is_ascii_digit())
-            }
-            (Self::BooleanText, Value::String(text)) => {
-                matches!(text.as_str(), "" | "true" | "false")
-            }
-            (Self::Integer, Value::Number(number)) => number.is_i64() || number.is_u64(),
-            (Self::TextList, Value::Array(list)) => list.iter().all(Value::is_string),
-            (
-                Self::Text
-                | Self::NumericText
-                | Self::BooleanText
-                | Self::Integer
-                | Self::Boolean
-                | Self::TextList
-                | Self::Object,
-                _,
-            ) => false,
-        }
-    }
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::NumericText => "text of decimal digits",
-            Self::BooleanText => "the text `true` or `false`",
-            Self::Integer => "an integer",
-            Self::Boolean => "`true` or `false`",
-            Self::TextList => "a list of texts",
-            Self::Object => "an object",
-            Self::Any => "anything",
-        }
-    }
-}
-
-fn described(value: &Value) -> String {
-    match value.as_str() {
-        Some(text) => {
-            format!("`{}`", text.chars().take(64).flat_map(char::escape_debug).collect::<String>())
-        }
-        None => kind(value).to_owned(),
-    }
-}
-
 /// `name:value` for each claim of `set`, texts and integers; none if one is absent or empty.
 fn stable_id(claims: &Claims, set: &[&str]) -> Option<String> {
     let mut parts = Vec::with_capacity(set.len());
@@ -368,7 +252,12 @@ fn stable_id(claims: &Claims, set: &[&str]) -> Option<String> {
         let value = match claims.get(*name)? {
             Value::String(text) if !text.is_empty() => text.clone(),
             Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
-            _ => return None,
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_)
+            | Value::Object(_) => return None,
         };
         parts.push(format!("{name}:{value}"));
     }

@@ -96,7 +96,7 @@ impl Bench {
     }
 }
 
-fn changed<'t>(token: TokenBuilder<'t>, changes: Value) -> TokenBuilder<'t> {
+fn changed(token: TokenBuilder<'_>, changes: Value) -> TokenBuilder<'_> {
     let Value::Object(changes) = changes else { panic!("expected an object") };
     changes.into_iter().fold(token, |token, (name, value)| match value {
         Value::Null => token.without(&name),

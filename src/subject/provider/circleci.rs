@@ -1,4 +1,4 @@
-//! CircleCI. An issuer per organization, and one for all of them.
+//! `CircleCI`. An issuer per organization, and one for all of them.
 
 use serde_json::Value;
 

@@ -148,7 +148,6 @@ pub(super) const ALL: &[Fixture] = &[
                 "sub": "22223333-3333-4444-8555-666677778888", "oid": "22223333-3333-4444-8555-666677778888",
             })
         },
-        ..PLAIN
     },
     Fixture {
         provider: "google",

@@ -85,7 +85,7 @@ fn facts() -> String {
             algorithms.join(", "),
             dangerous(preset),
         ];
-        table.push_str(&format!("| {} |\n", cells.join(" | ")));
+        table.extend(["| ", &cells.join(" | "), " |\n"]);
     }
     table
 }
@@ -115,7 +115,7 @@ fn pins(preset: &Preset) -> String {
     let mut pins = joined(&narrow, ", or ");
     let shared: Vec<&[&str]> = preset.pins.iter().filter(whole).copied().collect();
     if !shared.is_empty() {
-        pins.push_str(&format!("; {} alone with `allow_organization`", joined(&shared, ", or ")));
+        pins.extend(["; ", &joined(&shared, ", or "), " alone with `allow_organization`"]);
     }
     pins
 }
@@ -145,7 +145,7 @@ fn template(text: &str) -> String {
         let name = place.split_once(':').map_or(place, |(_, claim)| claim);
         shown.push_str(literal);
         if !name.is_empty() {
-            shown.push_str(&format!("<{name}>"));
+            shown.extend(["<", name, ">"]);
         }
     }
     format!("`{shown}`")

@@ -92,10 +92,10 @@ fn presets_are_found_by_name() {
         for pin in preset.pins.iter().chain(preset.stable_ids).flat_map(|set| set.iter()) {
             assert!(preset.claim(pin).is_some(), "{}: {pin}", preset.name);
         }
-        let named = preset.dangerous.iter().map(|(claim, _)| claim);
+        let dangerous = preset.dangerous.iter().map(|(claim, _)| claim);
         let lifted = preset.lifted.iter().map(|(_, claim)| claim);
         let others = [preset.organizations, preset.narrowing, preset.label, preset.folded].concat();
-        for claim in named.chain(lifted).chain(&others) {
+        for claim in dangerous.chain(lifted).chain(&others) {
             assert!(preset.claim(claim).is_some(), "{}: {claim}", preset.name);
         }
     }
