@@ -418,6 +418,15 @@ async fn a_spiffe_id_has_one_spelling() {
         assert!(bench.verify(&token).await.is_ok());
     }
     assert!(bench.verify(&bench.token().header("typ", "at+jwt")).await.is_err());
+    // docs/divergences.md: what a JWT-SVID may leave out and a subject token may not.
+    for (claim, says) in
+        [("iss", "claim `iss`: found none"), ("iat", "claim `iat` refused: found none")]
+    {
+        let said = bench.verify(&bench.token().without(claim)).await.unwrap_err().to_string();
+        assert!(said.contains(says), "{said}");
+    }
+    assert!(bench.verify(&bench.token().header("x5t", "AAAA")).await.is_ok());
+    assert!(bench.verify(&bench.token().header("x5c", json!(["AAAA"]))).await.is_err());
     let profile = bench.profile(as_it_is()).await;
     assert_eq!(
         (&profile.claims["trust_domain"], &profile.claims["path"]),
