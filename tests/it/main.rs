@@ -37,6 +37,8 @@ mod keys;
 #[cfg(test)]
 mod ledger;
 #[cfg(test)]
+mod platforms;
+#[cfg(test)]
 mod policy;
 #[cfg(test)]
 mod sources;
