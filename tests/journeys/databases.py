@@ -37,7 +37,7 @@ SERVER = """\
 
 KINDS = {
     "postgres": ("postgres", "    owner: {heir}\n    roles: {{ reader: {{ member_of: [{read}], database: orders }}, writer: {{ member_of: [{write}], database: orders }} }}\n"),
-    "mariadb": ("mysql", "    ends: by_broker\n    database: orders\n    roles: {{ reader: {{ grants: [{{ database: orders, privileges: [SELECT] }}] }}, writer: {{ grants: [{{ database: orders, privileges: [SELECT, INSERT] }}] }} }}\n"),
+    "mariadb": ("mysql", "    ends: by_broker\n    database: orders\n    roles: {{ reader: {{ grants: [{{ database: orders, table: entries, privileges: [select] }}] }}, writer: {{ grants: [{{ database: orders, table: entries, privileges: [select, insert] }}] }} }}\n"),
     "redis": ("redis", "    ends: by_broker\n    roles: {{ reader: {{ read_keys: [\"app:*\"], commands: [\"+@read\", \"+ping\"] }}, writer: {{ keys: [\"app:*\"], commands: [\"+@read\", \"+@write\", \"+ping\"] }} }}\n"),
 }
 
