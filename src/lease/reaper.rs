@@ -11,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Gone, RevokeError, Revoker, Revokers,
-    tries::{Tries, Trouble, Work},
+    tries::{Busy, Tries, Trouble, Work},
 };
 use crate::{
     chance::Chance,
@@ -178,16 +178,7 @@ impl Reaper {
                 outcome = Err(error);
                 Vec::new()
             });
-            if due.is_empty() {
-                tokio::select! {
-                    ended = running.join_next() => match ended {
-                        Some(ended) => self.survive(target, &ended),
-                        None => return outcome,
-                    },
-                    () = tokio::time::sleep(LOOK), if goes_on() => {}
-                }
-                continue;
-            }
+            let mut begun = false;
             for lease in due {
                 while running.len() >= revoker.at_once()
                     && let Some(ended) = running.join_next().await
@@ -197,14 +188,37 @@ impl Reaper {
                 if !goes_on() {
                     break;
                 }
-                let Some(busy) = self.tries.begin(Work::End(lease.id)) else { continue };
+                let Some(busy) = self.place(&lease, revoker.at_once()) else { continue };
+                begun = true;
                 let (this, revoker) = (Arc::clone(self), Arc::clone(&revoker));
                 running.spawn(async move {
                     let _busy = busy;
                     this.end(&lease, &*revoker).await;
                 });
             }
+            if begun {
+                continue;
+            }
+            tokio::select! {
+                ended = running.join_next() => match ended {
+                    Some(ended) => self.survive(target, &ended),
+                    None => return outcome,
+                },
+                () = tokio::time::sleep(LOOK), if goes_on() => {}
+            }
         }
+    }
+
+    /// A place to end `lease` on. Those that were tried before have half of the places, so that a few that hang do not keep the
+    /// others from being ended, nor new logins from being made (threat B04).
+    fn place(&self, lease: &StoredLease, at_once: usize) -> Option<(Busy, Option<Busy>)> {
+        let again = if self.tries.was_tried(lease.id) {
+            let place = |number| self.tries.begin(Work::Again(lease.target.clone(), number));
+            Some((0..at_once.div_ceil(2).max(1)).find_map(place)?)
+        } else {
+            None
+        };
+        Some((self.tries.begin(Work::End(lease.id))?, again))
     }
 
     /// A defect of ours must not be met again and again without a pause.
@@ -214,17 +228,20 @@ impl Reaper {
         }
     }
 
-    /// What is due at `target` and was not tried a moment ago.
+    /// What is due at `target` and was not tried a moment ago; first what was never tried.
     fn due(&self, target: &TargetName) -> Result<Vec<StoredLease>, ReadError> {
         let by = self.clock.now();
-        let mut skip = 0;
+        let (mut skip, mut again) = (0, Vec::new());
         loop {
             let due = self.reader.leases(Leases::Due { target, by, skip }, STRIDE)?;
             let last = due.len() < STRIDE as usize;
-            let free: Vec<_> =
-                due.into_iter().filter(|lease| !self.tries.lease_rests(lease.id)).collect();
-            if last || !free.is_empty() {
-                return Ok(free);
+            let free = due.into_iter().filter(|lease| !self.tries.lease_rests(lease.id));
+            let (tried, mut fresh): (Vec<_>, Vec<_>) =
+                free.partition(|lease| self.tries.was_tried(lease.id));
+            again.extend(tried);
+            if last || !fresh.is_empty() {
+                fresh.append(&mut again);
+                return Ok(fresh);
             }
             skip = skip.saturating_add(STRIDE);
         }
@@ -251,6 +268,10 @@ impl Reaper {
                 }
             }
             Err(RevokeError::Unreachable(reason)) => {
+                self.watch.failed(&lease.target, "unreachable");
+                self.tries.unreachable(&lease.target, &reason);
+            }
+            Err(RevokeError::Lost(reason)) => {
                 self.watch.failed(&lease.target, "unreachable");
                 self.tries.unreachable(&lease.target, &reason);
                 self.tries.rest(lease);

@@ -57,6 +57,8 @@ pub(super) enum Work {
     Search(TargetName),
     /// Ending a lease.
     End(LeaseId),
+    /// Ending one at a target that was tried before, on one of a few places for those.
+    Again(TargetName, usize),
 }
 
 /// Work under way: over when this drops, however it ended. A defect must not keep a target from being swept ever again.
@@ -136,6 +138,11 @@ impl Tries {
         let state = self.state();
         state.busy.contains(&Work::End(id))
             || state.leases.get(&id).is_some_and(|failure| failure.rests(now))
+    }
+
+    /// Whether it was tried before, and was not ended.
+    pub(super) fn was_tried(&self, id: LeaseId) -> bool {
+        self.state().leases.get(&id).is_some_and(|failure| failure.pauses > 0)
     }
 
     pub(super) fn done(&self, id: LeaseId) {

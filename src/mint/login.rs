@@ -328,19 +328,20 @@ fn not_passed(reason: NotPassed) -> MintError {
 }
 
 fn unreached(reason: NotPassed) -> RevokeError {
-    RevokeError::Unreachable(match reason {
-        NotPassed::Closed(_) => "it did not answer of late".to_owned(),
-        NotPassed::Full => "all connections were in use".to_owned(),
-        NotPassed::TimedOut => format!("no answer within {} s", REVOKE_LIMIT.as_secs()),
-    })
+    match reason {
+        NotPassed::Closed(_) => RevokeError::Unreachable("it did not answer of late".to_owned()),
+        NotPassed::Full => RevokeError::Unreachable("all connections were in use".to_owned()),
+        NotPassed::TimedOut => {
+            RevokeError::Lost(format!("none within {} s", REVOKE_LIMIT.as_secs()))
+        }
+    }
 }
 
 fn revoke_error(error: LoginError) -> RevokeError {
     match error {
         LoginError::Refused(reason) => RevokeError::Failed(reason),
-        LoginError::Unreachable(_) | LoginError::Lost(_) => {
-            RevokeError::Unreachable(error.to_string())
-        }
+        LoginError::Unreachable(reason) => RevokeError::Unreachable(reason),
+        LoginError::Lost(reason) => RevokeError::Lost(reason),
     }
 }
 

@@ -33,6 +33,8 @@ mod exchange;
 #[cfg(test)]
 mod keys;
 #[cfg(test)]
+mod leases;
+#[cfg(test)]
 mod ledger;
 #[cfg(test)]
 mod policy;
