@@ -180,11 +180,7 @@ impl Reaper {
             });
             let mut begun = false;
             for lease in due {
-                while running.len() >= revoker.at_once()
-                    && let Some(ended) = running.join_next().await
-                {
-                    self.survive(target, &ended);
-                }
+                while running.len() >= revoker.at_once() && running.join_next().await.is_some() {}
                 if !goes_on() {
                     break;
                 }
@@ -193,6 +189,7 @@ impl Reaper {
                 let (this, revoker) = (Arc::clone(self), Arc::clone(&revoker));
                 running.spawn(async move {
                     let _busy = busy;
+                    let _survived = Survived(&this.tries, &lease);
                     this.end(&lease, &*revoker).await;
                 });
             }
@@ -200,9 +197,8 @@ impl Reaper {
                 continue;
             }
             tokio::select! {
-                ended = running.join_next() => match ended {
-                    Some(ended) => self.survive(target, &ended),
-                    None => return outcome,
+                ended = running.join_next() => if ended.is_none() {
+                    return outcome;
                 },
                 () = tokio::time::sleep(LOOK), if goes_on() => {}
             }
@@ -219,13 +215,6 @@ impl Reaper {
             None
         };
         Some((self.tries.begin(Work::End(lease.id))?, again))
-    }
-
-    /// A defect of ours must not be met again and again without a pause.
-    fn survive(&self, target: &TargetName, ended: &Result<(), tokio::task::JoinError>) {
-        if ended.is_err() {
-            self.tries.unreachable(target, "the ending of a lease died: a defect");
-        }
     }
 
     /// What is due at `target` and was not tried a moment ago; first what was never tried.
@@ -301,6 +290,17 @@ impl Reaper {
             tracing::error!(lease.id = %lease.id, "lease `{}` is {step}, and that was not recorded: {error}", lease.id);
         }
         written.is_ok()
+    }
+}
+
+/// A defect of ours is a failure of the lease that it met, so that it is not met again and again without a pause (threat V06).
+struct Survived<'a>(&'a Tries, &'a StoredLease);
+
+impl Drop for Survived<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.failed(self.1, "a defect: the ending died");
+        }
     }
 }
 

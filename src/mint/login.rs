@@ -247,7 +247,7 @@ impl Minter for LoginMinter {
         if self.clock.now() > begin_by {
             return Err(MintError::Refused(too_late.to_owned()));
         }
-        let make = async || {
+        let begin = async || {
             let now = self.clock.now();
             if now > deadline.minus(STATEMENT_LIMIT) {
                 return Err(LoginError::Refused(too_late.to_owned()));
@@ -260,7 +260,7 @@ impl Minter for LoginMinter {
             }
             self.server.make(&login, left).await
         };
-        let made = self.gate.pass(MINT_LIMIT, make()).await;
+        let made = self.gate.pass(MINT_LIMIT, begin()).await;
         let access = made.map_err(not_passed)?.map_err(|error| match error {
             LoginError::Refused(_) | LoginError::Unreachable(_) => {
                 MintError::Refused(error.to_string())

@@ -74,7 +74,7 @@ async fn lived_until(bench: &Bench, died: Died, number: u64) -> LeaseIntent {
 }
 
 #[tokio::test]
-async fn b03_whereever_it_died_a_minute_after_a_restart_nothing_is_left_of_what_nobody_got() {
+async fn b03_wherever_it_died_a_minute_after_a_restart_nothing_is_left_of_what_nobody_got() {
     for died in ALL {
         let bench = Bench::new();
         let lease = lived_until(&bench, died, 1).await;

@@ -178,15 +178,16 @@ async fn v03_a_call_that_hangs_holds_up_its_own_place_alone() {
 #[tokio::test]
 async fn v06_a_defect_in_a_driver_costs_one_try_and_not_the_target() {
     let bench = Bench::new();
-    let lease = bench.active(1).await;
+    let (lease, fine) = (bench.active(1).await, bench.active(2).await);
     bench.pass(LIFETIME);
-    bench.server.end_fails(Some(Fault::Panics));
+    bench.server.is_stuck(&lease.object, Some(Fault::Panics));
     for _ in 0..3 {
         bench.look().await;
     }
-    assert_eq!(bench.server.told_to_end().len(), 1, "not without a pause");
+    assert_eq!(bench.server.told_to_end().len(), 2, "not without a pause");
+    assert_eq!(bench.state(&fine), LeaseState::Revoked);
     assert!(bench.reaper.troubles()[0].reason.contains("defect"));
-    bench.server.end_fails(None);
+    bench.server.is_stuck(&lease.object, None);
     bench.pass(seconds(15));
     bench.look().await;
     assert_eq!(bench.state(&lease), LeaseState::Revoked);
