@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::grant::TargetName;
 
+pub mod ending;
 mod orphans;
 pub mod reaper;
 pub mod select;

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use super::scene::{Means, SceneError};
 use crate::{
-    config::{Config, JwtConfig, JwtType, TargetConfig, TargetKind},
+    config::{
+        Config, JwtConfig, JwtType, MysqlConfig, RedisConfig, ServerConfig, ServerTls,
+        TargetConfig, TargetKind,
+    },
     grant::TargetName,
     keys::keyring::TokenType,
     lease::{Revoker, Revokers},
@@ -13,7 +16,10 @@ use crate::{
         examine::Examine,
         jwt::{JwtMinter, JwtTarget},
         login::{LoginMinter, LoginTarget, Logins},
+        mysql::{Mysql, MysqlLogins},
         name::Names,
+        reach::{Protection, Reach},
+        redis::{Redis, RedisLogins},
     },
 };
 
@@ -47,6 +53,8 @@ pub fn makers(config: &Config, means: &Means) -> Result<Makers, SceneError> {
             TargetKind::Jwt(jwt) | TargetKind::Cambio(jwt) => {
                 jwt_maker(config, target, jwt, means)?
             }
+            TargetKind::Mysql(mysql) => mysql_maker(config, target, mysql, means),
+            TargetKind::Redis(redis) => redis_maker(config, target, redis, means),
         };
         minters.push((target.name.clone(), made.minter));
         revokers.extend(made.revoker.map(|revoker| (target.name.clone(), revoker)));
@@ -81,7 +89,6 @@ fn jwt_maker(
 }
 
 /// A target whose server has logins: `server` makes and ends them.
-#[expect(dead_code, reason = "the first kind of server comes next")]
 fn login_maker(
     config: &Config,
     target: &TargetConfig,
@@ -103,5 +110,46 @@ fn login_maker(
         minter: Arc::clone(&minter) as Arc<dyn Minter>,
         revoker: Some(minter),
         examiner: Some(server.1),
+    }
+}
+
+fn mysql_maker(config: &Config, target: &TargetConfig, mysql: &MysqlConfig, means: &Means) -> Made {
+    let names = Names::of(&config.ledger.origin, &target.name);
+    let server = Arc::new(MysqlLogins::of(Mysql {
+        reach: reach(&mysql.server),
+        names: names.clone(),
+        database: mysql.database.clone(),
+        from: mysql.from.clone(),
+        require_tls: mysql.require_tls,
+        sessions: mysql.sessions,
+        roles: mysql.roles.clone(),
+    }));
+    let at_once = mysql.server.connections;
+    login_maker(config, target, (at_once, names), (Arc::clone(&server) as _, server), means)
+}
+
+fn redis_maker(config: &Config, target: &TargetConfig, redis: &RedisConfig, means: &Means) -> Made {
+    let names = Names::of(&config.ledger.origin, &target.name);
+    let server = Arc::new(RedisLogins::of(Redis {
+        reach: reach(&redis.server),
+        names: names.clone(),
+        database: redis.database,
+        roles: redis.roles.clone(),
+    }));
+    let at_once = redis.server.connections;
+    login_maker(config, target, (at_once, names), (Arc::clone(&server) as _, server), means)
+}
+
+fn reach(server: &ServerConfig) -> Reach {
+    Reach {
+        host: server.host.clone(),
+        port: server.port,
+        tls: match &server.tls {
+            ServerTls::VerifyFull { ca_file } => Protection::VerifyFull(ca_file.clone()),
+            ServerTls::DangerouslyPlain => Protection::DangerouslyPlain,
+        },
+        user: server.user.clone(),
+        password_file: server.password_file.clone(),
+        connections: server.connections,
     }
 }

@@ -6,10 +6,14 @@ use std::{
 };
 
 mod jwt;
+mod mysql;
+mod redis;
 mod roles;
 mod server;
 
 pub use jwt::{JwtConfig, JwtType};
+pub use mysql::MysqlConfig;
+pub use redis::RedisConfig;
 pub use server::{ServerConfig, ServerTls};
 
 use super::reader::{Reader, is_audience, length, text, texts};
@@ -46,6 +50,10 @@ pub enum TargetKind {
     Jwt(JwtConfig),
     /// Signed JWTs for our own API (design section 6); their audience is our issuer URL.
     Cambio(JwtConfig),
+    /// Users of a MariaDB or MySQL.
+    Mysql(MysqlConfig),
+    /// Users of a Redis or Valkey.
+    Redis(RedisConfig),
 }
 
 impl TargetKind {
@@ -55,6 +63,8 @@ impl TargetKind {
         match self {
             Self::Jwt(_) => "jwt",
             Self::Cambio(_) => "cambio",
+            Self::Mysql(_) => "mysql",
+            Self::Redis(_) => "redis",
         }
     }
 
@@ -63,6 +73,7 @@ impl TargetKind {
     pub const fn jwt(&self) -> Option<&JwtConfig> {
         match self {
             Self::Jwt(jwt) | Self::Cambio(jwt) => Some(jwt),
+            Self::Mysql(_) | Self::Redis(_) => None,
         }
     }
 }
@@ -91,6 +102,9 @@ impl TargetConfig {
         match self.kind {
             TargetKind::Jwt(_) | TargetKind::Cambio(_) => {
                 Expiry::Exact { floor: self.floor, ceiling: self.ceiling }
+            }
+            TargetKind::Mysql(_) | TargetKind::Redis(_) => {
+                Expiry::ByBroker { ceiling: self.ceiling }
             }
         }
     }
@@ -127,13 +141,26 @@ const FLOOR: Field = Field::optional(
     "The shortest lifetime that is worth issuing; a shorter one is refused, not stretched. Default: `1s`",
     Shape::Duration,
 );
+/// INVARIANT(honest-expiry): who takes a target whose logins have no end of their own says that they know it.
+const ENDS: Field = Field::required(
+    "ends",
+    "`by_broker`: the server knows no end for a user, so that its logins end only while Cambio runs and reaches it",
+    Shape::Choice(&[("by_broker", "a login outlives its end for as long as no broker runs")]),
+);
 const ALIASES: Field = Field::optional(
     "aliases",
     "Further absolute URIs that `audience` or `resource` may name it by",
     Shape::List(&Shape::Text, 0),
 );
-pub(super) static TARGET: Shape =
-    Shape::Tagged { tag: "kind", cases: &[("jwt", &jwt::JWT), ("cambio", &jwt::CAMBIO)] };
+pub(super) static TARGET: Shape = Shape::Tagged {
+    tag: "kind",
+    cases: &[
+        ("jwt", &jwt::JWT),
+        ("cambio", &jwt::CAMBIO),
+        ("mysql", &mysql::MYSQL),
+        ("redis", &redis::REDIS),
+    ],
+};
 
 /// All targets that could be read. `instance` is the environment, `ours` the issuer URL.
 pub(super) fn read(
@@ -197,6 +224,8 @@ fn target(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Opt
     let kind = match node.find("kind").and_then(Node::text)? {
         "jwt" => jwt::read(reader, node, ours).map(TargetKind::Jwt),
         "cambio" => jwt::read_ours(node, ours).map(TargetKind::Cambio),
+        "mysql" => mysql::read(reader, node).map(TargetKind::Mysql),
+        "redis" => redis::read(reader, node).map(TargetKind::Redis),
         _ => return None,
     };
     let aliases = aliases(reader, node);

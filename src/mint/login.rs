@@ -4,7 +4,6 @@
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use aws_lc_rs::digest;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
@@ -309,12 +308,7 @@ impl<T> Answered for Result<T, LoginError> {
 /// The SHA-256 by which a holder's token is known.
 #[must_use]
 pub fn token_hash(token: &str) -> Hash {
-    let mut hash = Hash::default();
-    let digest = digest::digest(&digest::SHA256, token.as_bytes());
-    for (to, from) in hash.iter_mut().zip(digest.as_ref()) {
-        *to = *from;
-    }
-    hash
+    super::sha256(token.as_bytes())
 }
 
 fn not_passed(reason: NotPassed) -> MintError {
