@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::scene::{Means, SceneError};
 use crate::{
-    config::{Config, JwtConfig, JwtType, TargetConfig, TargetKind},
+    config::{Config, JwtConfig, JwtType, PostgresConfig, ServerTls, TargetConfig, TargetKind},
     grant::TargetName,
     keys::keyring::TokenType,
     lease::{Revoker, Revokers},
@@ -14,6 +14,7 @@ use crate::{
         jwt::{JwtMinter, JwtTarget},
         login::{LoginMinter, LoginTarget, Logins},
         name::Names,
+        postgres::{Postgres, PostgresTarget, Protection},
     },
 };
 
@@ -47,6 +48,7 @@ pub fn makers(config: &Config, means: &Means) -> Result<Makers, SceneError> {
             TargetKind::Jwt(jwt) | TargetKind::Cambio(jwt) => {
                 jwt_maker(config, target, jwt, means)?
             }
+            TargetKind::Postgres(postgres) => postgres_maker(config, target, postgres, means)?,
         };
         minters.push((target.name.clone(), made.minter));
         revokers.extend(made.revoker.map(|revoker| (target.name.clone(), revoker)));
@@ -80,8 +82,40 @@ fn jwt_maker(
     Ok(Made { minter: Arc::new(minter), revoker: None, examiner: None })
 }
 
+fn postgres_maker(
+    config: &Config,
+    target: &TargetConfig,
+    postgres: &PostgresConfig,
+    means: &Means,
+) -> Result<Made, SceneError> {
+    let server = &postgres.server;
+    let names = Names::of(&config.ledger.origin, &target.name);
+    let wanted = PostgresTarget {
+        host: server.host.clone(),
+        port: server.port,
+        user: server.user.clone(),
+        password_file: server.password_file.clone(),
+        protection: match &server.tls {
+            ServerTls::VerifyFull { ca_file } => {
+                Protection::VerifyFull { ca_file: ca_file.clone() }
+            }
+            ServerTls::DangerouslyPlain => Protection::DangerouslyPlain,
+        },
+        connections: usize::try_from(server.connections).unwrap_or(1),
+        home: postgres.maintenance_database.clone(),
+        databases: postgres.databases.clone(),
+        owner: postgres.owner.clone(),
+        roles: postgres.roles.clone(),
+    };
+    let server = Postgres::of(wanted, names.clone(), Arc::clone(&means.chance))
+        .map_err(|error| SceneError::Target(format!("`{}`: {error}", target.name)))?;
+    let server = Arc::new(server);
+    let at_once = postgres.server.connections;
+    let examine = Arc::clone(&server) as Arc<dyn Examine>;
+    Ok(login_maker(config, target, (at_once, names), (server, examine), means))
+}
+
 /// A target whose server has logins: `server` makes and ends them.
-#[expect(dead_code, reason = "the first kind of server comes next")]
 fn login_maker(
     config: &Config,
     target: &TargetConfig,

@@ -6,10 +6,12 @@ use std::{
 };
 
 mod jwt;
+mod postgres;
 mod roles;
 mod server;
 
 pub use jwt::{JwtConfig, JwtType};
+pub use postgres::PostgresConfig;
 pub use server::{ServerConfig, ServerTls};
 
 use super::reader::{Reader, is_audience, length, text, texts};
@@ -46,6 +48,8 @@ pub enum TargetKind {
     Jwt(JwtConfig),
     /// Signed JWTs for our own API (design section 6); their audience is our issuer URL.
     Cambio(JwtConfig),
+    /// Logins at a PostgreSQL server.
+    Postgres(Box<PostgresConfig>),
 }
 
 impl TargetKind {
@@ -55,6 +59,7 @@ impl TargetKind {
         match self {
             Self::Jwt(_) => "jwt",
             Self::Cambio(_) => "cambio",
+            Self::Postgres(_) => "postgres",
         }
     }
 
@@ -63,6 +68,7 @@ impl TargetKind {
     pub const fn jwt(&self) -> Option<&JwtConfig> {
         match self {
             Self::Jwt(jwt) | Self::Cambio(jwt) => Some(jwt),
+            Self::Postgres(_) => None,
         }
     }
 }
@@ -89,7 +95,7 @@ impl TargetConfig {
     #[must_use]
     pub const fn expiry(&self) -> Expiry {
         match self.kind {
-            TargetKind::Jwt(_) | TargetKind::Cambio(_) => {
+            TargetKind::Jwt(_) | TargetKind::Cambio(_) | TargetKind::Postgres(_) => {
                 Expiry::Exact { floor: self.floor, ceiling: self.ceiling }
             }
         }
@@ -132,8 +138,10 @@ const ALIASES: Field = Field::optional(
     "Further absolute URIs that `audience` or `resource` may name it by",
     Shape::List(&Shape::Text, 0),
 );
-pub(super) static TARGET: Shape =
-    Shape::Tagged { tag: "kind", cases: &[("jwt", &jwt::JWT), ("cambio", &jwt::CAMBIO)] };
+pub(super) static TARGET: Shape = Shape::Tagged {
+    tag: "kind",
+    cases: &[("jwt", &jwt::JWT), ("cambio", &jwt::CAMBIO), ("postgres", &postgres::POSTGRES)],
+};
 
 /// All targets that could be read. `instance` is the environment, `ours` the issuer URL.
 pub(super) fn read(
@@ -197,6 +205,7 @@ fn target(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Opt
     let kind = match node.find("kind").and_then(Node::text)? {
         "jwt" => jwt::read(reader, node, ours).map(TargetKind::Jwt),
         "cambio" => jwt::read_ours(node, ours).map(TargetKind::Cambio),
+        "postgres" => postgres::read(reader, node).map(Box::new).map(TargetKind::Postgres),
         _ => return None,
     };
     let aliases = aliases(reader, node);

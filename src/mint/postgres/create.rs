@@ -53,7 +53,10 @@ impl<'l> New<'l> {
         }
         let expires_at = begin(client, lifetime).await?;
         for statement in self.statements(&expires_at) {
-            client.batch_execute(&statement).await.map_err(|error| failure::before_commit(&error))?;
+            client
+                .batch_execute(&statement)
+                .await
+                .map_err(|error| failure::before_commit(&error))?;
         }
         if !self.role.create.is_empty() {
             self.check(client).await?;
@@ -85,7 +88,8 @@ impl<'l> New<'l> {
             Placeholder::Password => literal(&self.verifier),
             Placeholder::ExpiresAt => literal(expires_at),
         };
-        let operators = self.role.create.iter().map(|statement: &Statement| statement.render(token));
+        let operators =
+            self.role.create.iter().map(|statement: &Statement| statement.render(token));
         let mut statements: Vec<String> = operators.collect();
         // INVARIANT(honest-expiry): whatever they said, it ends by itself.
         statements.push(format!("ALTER ROLE {name} {believed}; {described}"));
@@ -126,7 +130,8 @@ impl<'l> New<'l> {
         match row.map(|row| row.try_get::<_, bool>(0)) {
             Some(Ok(false)) => Ok(()),
             Some(_) => Err(LoginError::Refused(
-                "the statements of the role give it an attribute that a login must not have".to_owned(),
+                "the statements of the role give it an attribute that a login must not have"
+                    .to_owned(),
             )),
             None => {
                 Err(LoginError::Refused("the statements of the role make no `{{name}}`".to_owned()))

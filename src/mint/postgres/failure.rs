@@ -28,7 +28,10 @@ pub(super) fn before_commit(error: &Error) -> LoginError {
     match error.as_db_error() {
         Some(said) if !is_server_trouble(said) => LoginError::Refused(text(error)),
         Some(_) => LoginError::Unreachable(text(error)),
-        None => LoginError::Unreachable(format!("before the commit, so that nothing is left: {}", text(error))),
+        None => LoginError::Unreachable(format!(
+            "before the commit, so that nothing is left: {}",
+            text(error)
+        )),
     }
 }
 

@@ -59,8 +59,11 @@ impl Hands {
                 None
             }
         };
-        let connector =
-            Connector { tls, password_file: target.password_file.clone(), tasks: TaskTracker::new() };
+        let connector = Connector {
+            tls,
+            password_file: target.password_file.clone(),
+            tasks: TaskTracker::new(),
+        };
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Verified };
         let manager = Manager::from_connect(config.clone(), connector.clone(), recycling);
         let pool = Pool::builder(manager)

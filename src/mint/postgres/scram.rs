@@ -50,10 +50,7 @@ mod tests {
             let key = hmac::Key::new(hmac::HMAC_SHA256, &STANDARD.decode(key).unwrap());
             hmac::sign(&key, message)
         };
-        assert_eq!(
-            STANDARD.encode(signed(server)),
-            "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
-        );
+        assert_eq!(STANDARD.encode(signed(server)), "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
         let proof = STANDARD.decode("dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=").unwrap();
         let client_key: Vec<u8> =
             proof.iter().zip(signed(stored).as_ref()).map(|(a, b)| a ^ b).collect();
