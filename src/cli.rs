@@ -65,8 +65,8 @@ enum Verb {
     /// Verify, prove, show and export the ledger
     #[command(subcommand)]
     Ledger(ledger::Ledger),
-    /// Exchange a token for a credential (RFC 8693)
-    Exchange(exchange::Exchange),
+    /// Exchange this job's token for a credential (RFC 8693)
+    Exchange(Box<exchange::Exchange>),
     /// Look at a configuration, its files and the running broker, and say what is wrong
     Doctor(doctor::Doctor),
     /// Print the version
@@ -117,7 +117,7 @@ pub async fn run(arguments: Arguments, talk: &mut Talk) -> Exit {
         Verb::Block(block) => block::run(block, talk).await,
         Verb::Keys(keys) => keys::run(keys, talk).await,
         Verb::Ledger(ledger) => ledger::run(ledger, talk).await,
-        Verb::Exchange(exchange) => exchange::run(exchange, talk).await,
+        Verb::Exchange(exchange) => exchange::run(*exchange, talk).await,
         Verb::Doctor(doctor) => doctor::run(doctor, talk).await,
         Verb::Version => {
             version(talk);
@@ -127,7 +127,9 @@ pub async fn run(arguments: Arguments, talk: &mut Talk) -> Exit {
     match done {
         Ok(()) => Exit::Done,
         Err(failure) => {
-            talk.say(&failure);
+            if !failure.is_told() {
+                talk.say(&failure);
+            }
             failure.exit()
         }
     }
