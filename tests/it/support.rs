@@ -4,4 +4,5 @@ pub(crate) mod broker;
 pub(crate) mod issuer;
 pub(crate) mod serving;
 pub(crate) mod site;
+pub(crate) mod stand_in;
 pub(crate) mod token;

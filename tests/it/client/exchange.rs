@@ -1,0 +1,255 @@
+//! The exchange: the request byte by byte, what is asked again and what is not, and what is said about a refusal.
+
+use std::{
+    sync::Arc,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use cambio::{
+    chance::SystemChance,
+    client::{Answer, Asked, Broker, ClientError, Issued, Waiting},
+    clock::{Instant, ManualClock},
+    secret::Secret,
+    web::Reaching,
+};
+use serde_json::{Value, json};
+use tokio::{io::AsyncReadExt as _, net::TcpListener};
+
+use super::{IMPATIENT, words};
+use crate::support::{
+    stand_in::{Reply, StandIn},
+    token::NOW,
+};
+
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+
+fn granted(access_token: &str, kind: &str) -> Reply {
+    Reply::json(
+        200,
+        json!({
+            "access_token": access_token,
+            "issued_token_type": kind,
+            "token_type": "N_A",
+            "expires_in": 900,
+            "scope": "read",
+            "exchange_id": "ex_1",
+            "lease": { "id": "ls_1", "token": "hush-lease" },
+        }),
+    )
+}
+
+async fn ask(url: &str) -> Result<Answer, ClientError> {
+    // Another test may have been first.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let subject_token = Secret::from("e30.e30.hush".to_owned());
+    let asked = Asked {
+        subject_token: &subject_token,
+        audience: Some("jwt/orders"),
+        scope: Some("read orders.read"),
+        lifetime: Some(Duration::from_secs(90)),
+    };
+    let broker = Broker::at(url, Reaching::default())?;
+    let mut waiting = Waiting::begin(IMPATIENT, &SystemChance);
+    asked.of(&broker, &mut waiting, &ManualClock::at(Instant::from_seconds(NOW))).await
+}
+
+/// What a broker that gives this as `access_token`, of this type, is understood to have issued.
+pub(super) async fn issued(access_token: &str, kind: &str) -> Issued {
+    let broker = StandIn::at_loopback([granted(access_token, kind)]).await;
+    match ask(&broker.url).await.unwrap() {
+        Answer::Issued(issued) => *issued,
+        Answer::Refused(refused) => panic!("{refused:?}"),
+    }
+}
+
+async fn failed(replies: impl IntoIterator<Item = Reply>) -> (String, usize) {
+    let broker = StandIn::at_loopback(replies).await;
+    let error = match ask(&broker.url).await {
+        Ok(Answer::Issued(issued)) => panic!("{issued:?}"),
+        Ok(Answer::Refused(refused)) => refused.into(),
+        Err(error) => error,
+    };
+    assert!(!format!("{error:?}").contains("hush"), "{error:?}");
+    (words(&error).replace(&broker.url, "BROKER"), broker.seen().len())
+}
+
+#[tokio::test]
+async fn an_exchange_is_the_form_of_rfc_8693_and_nothing_beside_it() {
+    let broker = StandIn::at_loopback([granted("a.b.c", JWT)]).await;
+    // A slash at the end of the issuer URL is nobody's path.
+    let Ok(Answer::Issued(issued)) = ask(&format!("{}/", broker.url)).await else { panic!() };
+    let seen = broker.only();
+    assert_eq!(seen.line, "POST /token");
+    assert_eq!(
+        seen.body,
+        "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange\
+         &subject_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Ajwt&subject_token=e30.e30.hush\
+         &audience=jwt%2Forders&scope=read+orders.read&requested_lifetime=90"
+    );
+    let mut names: Vec<&str> = seen.headers.keys().map(|name| name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["accept", "content-length", "content-type", "host", "user-agent"]);
+    assert_eq!(seen.header("content-type"), "application/x-www-form-urlencoded");
+
+    assert_eq!(issued.access_token.reveal_text(), Some("a.b.c"));
+    // Counted from before the request.
+    assert_eq!(issued.expires_at, Some(Instant::from_seconds(NOW + 900)));
+    assert_eq!(issued.lease_id.as_deref(), Some("ls_1"));
+    assert_eq!(
+        format!("{issued:?}"),
+        "Issued { credential: Token(Secret(5 bytes)), expires_at: Some(Instant(1800000900000)), scope: Some(\"read\"), \
+         exchange_id: Some(\"ex_1\"), .. }"
+    );
+}
+
+fn refusal(status: u16, code: &str) -> Reply {
+    Reply::json(
+        status,
+        json!({
+            "error": code,
+            "error_description": "the reason",
+            "exchange_id": "ex_1",
+        }),
+    )
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_with_its_exchange_and_the_line_to_type() {
+    let (said, asked) = failed([refusal(400, "invalid_request"), granted("a.b.c", JWT)]).await;
+    assert_eq!(
+        said,
+        "Refused: refused: `invalid_request`: the reason (exchange `ex_1`)\n  \
+         hint: whoever runs the broker types `cambio policy explain ex_1`"
+    );
+    assert_eq!(asked, 1);
+}
+
+#[tokio::test]
+async fn an_outage_is_waited_out_only_while_the_broker_says_that_the_token_is_unspent() {
+    for status in [429, 503] {
+        let busy = || refusal(status, "temporarily_unavailable").header("retry-after", "0");
+        let broker = StandIn::at_loopback([busy(), busy(), granted("a.b.c", JWT)]).await;
+        assert!(matches!(ask(&broker.url).await, Ok(Answer::Issued(_))));
+        assert_eq!(broker.seen().len(), 3);
+
+        // Without the header the token may be spent, and a credential may exist.
+        let (said, asked) =
+            failed([refusal(status, "temporarily_unavailable"), granted("a.b.c", JWT)]).await;
+        assert!(said.starts_with("Unreachable: refused: `temporarily_unavailable`"), "{said}");
+        assert_eq!(asked, 1);
+
+        let later = refusal(status, "temporarily_unavailable").header("retry-after", "60");
+        let (said, asked) = failed([later, granted("a.b.c", JWT)]).await;
+        assert!(said.starts_with("Unreachable: "), "{said}");
+        assert_eq!(asked, 1, "a minute is longer than the deadline");
+    }
+}
+
+/// Accepts connections, reads a request, and hangs up.
+async fn hanging_up() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let _ = stream.read(&mut [0; 4_096]).await;
+        }
+    });
+    (url, count)
+}
+
+#[tokio::test]
+async fn an_answer_that_was_lost_on_its_way_is_not_asked_for_again() {
+    let (url, count) = hanging_up().await;
+    let error = ask(&url).await.unwrap_err();
+    assert!(error.message.starts_with("no answer from `http://127.0.0.1"), "{error}");
+    assert_eq!(
+        error.hint.as_deref(),
+        Some("the token may be used up: a new attempt needs a new one from the platform")
+    );
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_broker_that_is_not_up_yet_is_waited_for() {
+    let place = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let error = ask(&format!("http://{place}")).await.unwrap_err();
+    assert!(error.message.contains("Connection refused"), "{error}");
+    assert_eq!(error.hint, None, "nothing was sent");
+}
+
+#[tokio::test]
+async fn who_is_no_broker_is_told_apart_and_no_redirect_is_followed() {
+    let no_type = json!({ "access_token": "hush", "issued_token_type": JWT });
+    let mac = json!({ "access_token": "hush", "issued_token_type": JWT, "token_type": "mac" });
+    let login = json!({
+        "access_token": r#"{"kind":"postgres","password":"hush"}"#,
+        "issued_token_type": "urn:cambio:token-type:database",
+        "token_type": "N_A",
+    });
+    let mut said = Vec::new();
+    for reply in [
+        Reply::text(200, "<html>hush"),
+        Reply::text(302, "").header("location", "https://elsewhere.example"),
+        Reply::json(404, json!({ "message": "hush" })),
+        Reply::json(200, no_type),
+        Reply::json(200, mac),
+        Reply::json(200, login),
+        Reply::text(200, &" ".repeat(70_000)),
+        Reply::text(200, r#"{"access_token":"hush","access_token":"hush"}"#),
+    ] {
+        let (words, asked) = failed([reply]).await;
+        assert_eq!(asked, 1);
+        said.push(words);
+    }
+    insta::assert_snapshot!(said.join("\n"), @r#"
+    Unreachable: `BROKER` answered 200 OK and no JSON object: not JSON: expected value at line 1 column 1
+      hint: is `--broker` the issuer URL of a Cambio broker?
+    Unreachable: `BROKER` answered 302 Found and no JSON object: not JSON: EOF while parsing a value at line 1 column 0
+      hint: is `--broker` the issuer URL of a Cambio broker?
+    Unreachable: `BROKER` answered 404 Not Found and no `error` in it
+      hint: is `--broker` the issuer URL of a Cambio broker?
+    Unreachable: `BROKER` answered 200 OK and no `token_type` in it
+      hint: is `--broker` the issuer URL of a Cambio broker?
+    Unreachable: `BROKER` answered 200 OK and `token_type` `mac`, expected `Bearer` or `N_A`
+      hint: is `--broker` the issuer URL of a Cambio broker?
+    Unreachable: the credential lacks a text `user`
+      hint: is `--broker` the issuer URL of a Cambio broker?
+    Unreachable: no answer from `BROKER`: the answer has more than 65536 bytes
+      hint: the token may be used up: a new attempt needs a new one from the platform
+    Unreachable: `BROKER` answered 200 OK and no JSON object: found member `access_token` twice in one object
+      hint: is `--broker` the issuer URL of a Cambio broker?
+    "#);
+}
+
+#[tokio::test]
+async fn a_broker_is_named_by_a_url_that_a_token_may_be_sent_to() {
+    let mut said = Vec::new();
+    for url in [
+        "http://cambio.example",
+        "https://user:hush@cambio.example",
+        "https://cambio.example/?x=1",
+        "cambio.example",
+    ] {
+        let error = Broker::at(url, Reaching::default()).unwrap_err();
+        assert!(!format!("{error:?}").contains("hush"), "{error:?}");
+        said.push(words(&error));
+    }
+    insta::assert_snapshot!(said.join("\n"), @r#"
+    Usage: `http://cambio.example` is neither https nor http on loopback
+      hint: a token that is sent in the clear is anybody's
+    Usage: the URL carries a user name or a password, expected none
+      hint: a token that is sent in the clear is anybody's
+    Usage: `https://cambio.example/?x=1` has a query or a fragment, expected the broker's issuer URL
+    Usage: `cambio.example`: relative URL without a base
+      hint: a token that is sent in the clear is anybody's
+    "#);
+}
+
+/// The members of an answer, for the formats.
+pub(super) fn answer(issued: &Issued) -> Value {
+    Value::Object(issued.reveal_answer().clone())
+}
