@@ -1,7 +1,7 @@
 //! What all outbound HTTP of ours has in common: one TLS stack with named roots, no redirects, bodies with an end, and no
 //! token in the clear.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{fs, io, path::Path, sync::Arc, time::Duration};
 
 use reqwest::{
     Client, ClientBuilder, Proxy, RequestBuilder, Response, StatusCode,
@@ -27,9 +27,12 @@ pub enum WebError {
     /// The client can't be built: a bad CA file, a bad proxy.
     #[error("{0}")]
     Setup(String),
-    /// Nobody listens, the name is unknown, the certificate is not trusted: nothing was sent.
+    /// Nobody listens, the name is unknown: nothing was sent.
     #[error("{0}")]
     NotConnected(String),
+    /// TLS was refused, by us or by them: nothing was sent, and trying again does not heal it.
+    #[error("{0}")]
+    NoTls(String),
     /// The request may have arrived; no whole answer came back, or none in time.
     #[error("{0}")]
     NoAnswer(String),
@@ -188,16 +191,35 @@ impl std::fmt::Debug for Body {
 /// No whole answer of at most `limit` bytes came.
 pub async fn send(request: RequestBuilder, limit: usize) -> Result<Answered, WebError> {
     let response = request.send().await.map_err(|error| {
-        let unsent = error.is_connect() || error.is_builder();
+        let (unsent, tls) = (error.is_connect() || error.is_builder(), is_tls(&error));
         // The URL may carry what is asked for; the caller knows whom it asked.
         let reason = causes(&error.without_url());
-        if unsent { WebError::NotConnected(reason) } else { WebError::NoAnswer(reason) }
+        match (unsent, tls) {
+            (true, true) => WebError::NoTls(reason),
+            (true, false) => WebError::NotConnected(reason),
+            (false, _) => WebError::NoAnswer(reason),
+        }
     })?;
     let (status, headers) = (response.status(), response.headers().clone());
     if headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
         return Err(WebError::Encoded);
     }
     Ok(Answered { status, headers, body: Body(body(response, limit).await?) })
+}
+
+/// Whether TLS is to blame. An `io::Error` hides what is in it from `source`.
+fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.is::<rustls::Error>() {
+            return true;
+        }
+        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inside) => Some(inside),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 async fn body(mut response: Response, limit: usize) -> Result<Vec<u8>, WebError> {

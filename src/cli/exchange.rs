@@ -74,7 +74,13 @@ pub(super) struct Exchange {
     github_env: bool,
 
     /// With `--github-env`: have GitHub hide the secrets in the job's log
-    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = ["auto", "never"])]
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "auto",
+        value_parser = ["auto", "never"],
+        requires = "github_env"
+    )]
     mask: String,
 
     /// The subject token is in this file; `-` is stdin
@@ -268,6 +274,8 @@ impl Exchange {
                 }
             }
         }
+        // Looked for before a token is asked for, let alone spent.
+        let github_env = self.github_env.then(|| github_env(machine)).transpose()?;
         let patience = Patience { total: self.deadline, ..Patience::default() };
         let mut waiting = Waiting::begin(patience, &SystemChance);
         let quiet = format == Format::GcpExecutable;
@@ -306,8 +314,8 @@ impl Exchange {
         if !quiet {
             talk.say(summary(&issued));
         }
-        if self.github_env {
-            self.set_in_github(&issued, &style, machine, talk)?;
+        if let Some(file) = github_env {
+            self.set_in_github(&issued, &style, file, talk)?;
             return Ok(Some(Rendered::Text(Secret::from(String::new()))));
         }
         Ok(Some(format::render(format, &issued, &style)?))
@@ -334,12 +342,9 @@ impl Exchange {
         &self,
         issued: &Issued,
         style: &Style,
-        machine: &Machine,
+        file: &str,
         talk: &mut Talk,
     ) -> Result<(), Failure> {
-        let file = machine.environment.find("GITHUB_ENV").ok_or_else(|| {
-            Failure::usage("`GITHUB_ENV` is not set: this is no step of a GitHub Actions job")
-        })?;
         let variables = format::variables(issued, style)?;
         let text = format::github_env(&variables, &SystemChance)?;
         if self.mask == "auto" {
@@ -352,6 +357,13 @@ impl Exchange {
             .and_then(|mut file| file.write_all(text.reveal()));
         written.map_err(|error| Failure::usage(format!("`GITHUB_ENV`, `{file}`: {error}")))
     }
+}
+
+/// The file through which a step sets variables for the next ones.
+fn github_env(machine: &Machine) -> Result<&str, Failure> {
+    machine.environment.find("GITHUB_ENV").ok_or_else(|| {
+        Failure::usage("`GITHUB_ENV` is not set: this is no step of a GitHub Actions job")
+    })
 }
 
 fn refusal(refused: Refused) -> Failure {

@@ -38,6 +38,8 @@ pub struct Platform {
     way: Way,
     /// What the job's author has to do where there is none.
     remedy: &'static str,
+    /// Whether it is the machine's identity, which every job on it shares.
+    shared: bool,
 }
 
 /// How a platform shows.
@@ -93,6 +95,7 @@ pub const PLATFORMS: &[&Platform] = &[
     &variables::SEMAPHORE,
     &variables::VERCEL,
     &variables::MODAL,
+    &variables::JENKINS,
     &pods::FLY,
     &pods::KUBERNETES,
     &pods::SPIFFE,
@@ -142,11 +145,7 @@ pub async fn find(
 ) -> Result<Found, ClientError> {
     let platform = match wanted.platform {
         Some(name) => named(name)?,
-        None => PLATFORMS
-            .iter()
-            .find(|platform| platform.shows(machine))
-            .copied()
-            .ok_or_else(nowhere)?,
+        None => first(machine)?,
     };
     let means = Means { machine, reaching, audience: wanted.audience };
     let (place, text) = match platform.way {
@@ -164,6 +163,23 @@ pub async fn find(
     let token = token(&text)
         .map_err(|what| ClientError::unreachable(format!("{}: {place} {what}", platform.title)))?;
     Ok(Found { platform, place, token })
+}
+
+/// The first platform whose signs hold; but under a CI system that is none of ours the machine is not taken for the job.
+fn first(machine: &Machine) -> Result<&'static Platform, ClientError> {
+    let shows = |platform: &&&Platform| platform.shows(machine);
+    let platform = PLATFORMS.iter().find(shows).copied().ok_or_else(nowhere)?;
+    if platform.shared && machine.environment.find("CI").is_some() {
+        let (title, name) = (platform.title, platform.name);
+        return Err(ClientError::usage(format!(
+            "`CI` is set, and the only identity that is found is that of the machine: {title}"
+        ))
+        .hint(format_args!(
+            "every job on this machine has it: if it is meant, say `--platform {name}`; else hand in the job's own token with \
+             `--token-file` or `--token-variable`"
+        )));
+    }
+    Ok(platform)
 }
 
 fn named(name: &str) -> Result<&'static Platform, ClientError> {

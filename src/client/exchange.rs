@@ -190,6 +190,11 @@ impl Asked<'_> {
                         return Err(unreachable(&error));
                     }
                 }
+                Err(error @ WebError::NoTls(_)) => {
+                    return Err(unreachable(&error).hint(
+                        "if its certificate comes from a private authority, name that one with `--ca-file`",
+                    ));
+                }
                 Err(error) => {
                     return Err(unreachable(&error).hint(
                         "the token may be used up: a new attempt needs a new one from the platform",

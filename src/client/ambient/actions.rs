@@ -12,6 +12,7 @@ pub(super) const GITHUB: Platform = Platform {
     signs: &[Sign::Is("GITHUB_ACTIONS", "true"), Sign::Set(URL)],
     way: Way::Actions,
     remedy: "write `permissions: { id-token: write, contents: read }` into the job; pull requests from forks get no token, whatever is written there",
+    shared: false,
 };
 
 pub(super) const FORGEJO: Platform = Platform {
@@ -20,6 +21,7 @@ pub(super) const FORGEJO: Platform = Platform {
     signs: &[Sign::Is("FORGEJO_ACTIONS", "true"), Sign::Is("GITEA_ACTIONS", "true")],
     way: Way::Actions,
     remedy: "write `enable-openid-connect: true` into the workflow or the job (Forgejo 15 and runner 12.5, or later)",
+    shared: false,
 };
 
 const URL: &str = "ACTIONS_ID_TOKEN_REQUEST_URL";

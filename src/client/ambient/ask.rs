@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use reqwest::{
     Method, StatusCode,
-    header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+    header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
 };
 use serde_json::Value;
 use url::Url;
@@ -34,8 +34,11 @@ impl Ask {
     }
 
     pub(super) fn post(url: Url, body: String) -> Self {
-        Self { method: Method::POST, body: Some(body), ..Self::get(url) }
-            .header("content-type", "application/json")
+        // A server that wants a length wants it for nothing too.
+        let length = HeaderValue::from(body.len());
+        let mut ask = Self { method: Method::POST, body: Some(body), ..Self::get(url) };
+        ask.headers.insert(CONTENT_LENGTH, length);
+        ask.header("content-type", "application/json")
     }
 
     pub(super) fn header(mut self, name: &'static str, value: &'static str) -> Self {
@@ -67,6 +70,7 @@ impl Ask {
         let reaching = Reaching { unix_socket: self.unix_socket.as_deref(), ..means.reaching };
         let client = web::client(&self.url, reaching).map_err(ClientError::usage)?;
         let whom = format!("{}: `{}`", platform.title, self.url.origin().ascii_serialization());
+        let mut before = None;
         loop {
             let mut request = client
                 .request(self.method.clone(), self.url.clone())
@@ -85,6 +89,10 @@ impl Ask {
                     }
                     (message, retry_after(&answered))
                 }
+                // Cut off by our own deadline: what was said before it tells more.
+                Err(WebError::NoAnswer(_)) if before.is_some() && waiting.left().is_zero() => {
+                    (before.take().unwrap_or_default(), None)
+                }
                 Err(error @ (WebError::NotConnected(_) | WebError::NoAnswer(_))) => {
                     (format!("{whom} did not answer: {error}"), None)
                 }
@@ -93,6 +101,7 @@ impl Ask {
             if !waiting.rest(after).await {
                 return Err(ClientError::unreachable(error));
             }
+            before = Some(error);
         }
     }
 

@@ -14,6 +14,7 @@ pub(super) const DEVOPS: Platform = Platform {
     signs: &[Sign::Is("TF_BUILD", "True")],
     way: Way::AzureDevOps,
     remedy: "map the pipeline's token into the step: `env: { SYSTEM_ACCESSTOKEN: $(System.AccessToken) }`",
+    shared: false,
 };
 
 pub(super) const APP_SERVICE: Platform = Platform {
@@ -22,6 +23,7 @@ pub(super) const APP_SERVICE: Platform = Platform {
     signs: &[Sign::Set("IDENTITY_HEADER")],
     way: Way::AppService,
     remedy: "assign a managed identity to the app, and name the App ID URI of an application that you registered for the broker with `--token-audience`",
+    shared: false,
 };
 
 pub(super) const INSTANCE: Platform = Platform {
@@ -31,6 +33,7 @@ pub(super) const INSTANCE: Platform = Platform {
     signs: &[Sign::Says("/sys/class/dmi/id/chassis_asset_tag", "7783-7084-3265-9085-8269-3286-77")],
     way: Way::AzureInstance,
     remedy: "assign a managed identity to the machine (with several, set `AZURE_CLIENT_ID`), and name the App ID URI of an application that you registered for the broker with `--token-audience`",
+    shared: true,
 };
 
 /// Its audience is fixed (`api://AzureADTokenExchange`): what is asked for is not sent.

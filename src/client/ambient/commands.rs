@@ -30,6 +30,7 @@ pub(super) const BUILDKITE: Platform = Platform {
         },
     }),
     remedy: "run this where the job runs: a container of the docker plugin needs `mount-buildkite-agent: true`",
+    shared: false,
 };
 
 pub(super) const CIRCLECI: Platform = Platform {
@@ -44,6 +45,7 @@ pub(super) const CIRCLECI: Platform = Platform {
         },
     }),
     remedy: "run this in the job itself; a token of the default audience, which is good at everybody who trusts this organisation, is taken only if you say `--token-variable CIRCLE_OIDC_TOKEN_V2`",
+    shared: false,
 };
 
 pub(super) const AWS: Platform = Platform {
@@ -65,6 +67,7 @@ pub(super) const AWS: Platform = Platform {
         },
     }),
     remedy: "outbound identity federation must be enabled for the account (`aws iam enable-outbound-web-identity-federation`), the role allowed `sts:GetWebIdentityToken`, a region set, and the `aws` command recent enough to know it",
+    shared: true,
 };
 
 /// The most of a command's words that are repeated.

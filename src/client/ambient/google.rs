@@ -16,6 +16,7 @@ pub(super) const GOOGLE: Platform = Platform {
     ],
     way: Way::Google,
     remedy: "give the machine or the service a service account: the metadata server signs for that one",
+    shared: true,
 };
 
 const FLAVOR: &str = "metadata-flavor";

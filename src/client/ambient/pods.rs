@@ -15,6 +15,7 @@ pub(super) const KUBERNETES: Platform = Platform {
     signs: &[Sign::Set("KUBERNETES_SERVICE_HOST"), Sign::There("/var/run/secrets/cambio/token")],
     way: Way::File("/var/run/secrets/cambio/token"),
     remedy: "project a token for the broker into the pod: a volume `projected: { sources: [{ serviceAccountToken: { audience: <what the broker expects>, expirationSeconds: 600, path: token } }] }`, mounted at `/var/run/secrets/cambio`; or name another file with `--token-file`",
+    shared: false,
 };
 
 pub(super) const FLY: Platform = Platform {
@@ -23,6 +24,7 @@ pub(super) const FLY: Platform = Platform {
     signs: &[Sign::There(FLY_SOCKET), Sign::Set("FLY_APP_NAME")],
     way: Way::Fly,
     remedy: "the machine's API is at `/.fly/api`: does this command run inside a Fly machine, and may its user open the socket?",
+    shared: false,
 };
 
 /// The Workload API is gRPC over a Unix socket; a client for it is not built.
@@ -32,6 +34,7 @@ pub(super) const SPIFFE: Platform = Platform {
     signs: &[Sign::Set("SPIFFE_ENDPOINT_SOCKET")],
     way: Way::NotBuilt,
     remedy: "let `spiffe-helper` write a JWT-SVID for the broker's audience into a file, and name it with `--token-file`; or pipe one in: `spire-agent api fetch jwt -audience <…> … | cambio exchange --token-stdin …`",
+    shared: false,
 };
 
 const FLY_SOCKET: &str = "/.fly/api";

@@ -25,6 +25,7 @@ pub(super) const GITLAB: Platform = Platform {
     signs: &[Sign::Is("GITLAB_CI", "true")],
     way: Way::Variable(Variable { names: &["CAMBIO_ID_TOKEN"], by_audience: true, file: None }),
     remedy: "write `id_tokens: { CAMBIO_ID_TOKEN: { aud: <what the broker expects> } }` into the job, or name another variable with `--token-variable`",
+    shared: false,
 };
 
 pub(super) const BITBUCKET: Platform = Platform {
@@ -33,6 +34,7 @@ pub(super) const BITBUCKET: Platform = Platform {
     signs: &[Sign::Set("BITBUCKET_BUILD_NUMBER")],
     way: plain(&["BITBUCKET_STEP_OIDC_TOKEN"]),
     remedy: "write `oidc: true` into the step",
+    shared: false,
 };
 
 pub(super) const TERRAFORM: Platform = Platform {
@@ -41,6 +43,7 @@ pub(super) const TERRAFORM: Platform = Platform {
     signs: &[Sign::Set("TFC_RUN_ID")],
     way: plain(&["TFC_WORKLOAD_IDENTITY_TOKEN_CAMBIO", "TFC_WORKLOAD_IDENTITY_TOKEN"]),
     remedy: "set the workspace's environment variable `TFC_WORKLOAD_IDENTITY_AUDIENCE_CAMBIO` to what the broker expects",
+    shared: false,
 };
 
 pub(super) const SPACELIFT: Platform = Platform {
@@ -53,6 +56,7 @@ pub(super) const SPACELIFT: Platform = Platform {
         file: Some("/mnt/workspace/spacelift.oidc"),
     }),
     remedy: "Spacelift gives each run of a stack a token: does this command run inside one?",
+    shared: false,
 };
 
 pub(super) const SEMAPHORE: Platform = Platform {
@@ -61,6 +65,7 @@ pub(super) const SEMAPHORE: Platform = Platform {
     signs: &[Sign::Is("SEMAPHORE", "true")],
     way: plain(&["SEMAPHORE_OIDC_TOKEN"]),
     remedy: "turn OpenID Connect on for the organisation",
+    shared: false,
 };
 
 pub(super) const VERCEL: Platform = Platform {
@@ -69,6 +74,17 @@ pub(super) const VERCEL: Platform = Platform {
     signs: &[Sign::Is("VERCEL", "1"), Sign::Set("VERCEL_OIDC_TOKEN")],
     way: plain(&["VERCEL_OIDC_TOKEN"]),
     remedy: "turn secure backend access (OIDC) on for the project; inside a function the token is in the header `x-vercel-oidc-token`: hand it in with `--token-stdin`",
+    shared: false,
+};
+
+/// Its plugin makes a token where a pipeline binds the credential; what the variable is called is the pipeline's choice.
+pub(super) const JENKINS: Platform = Platform {
+    name: "jenkins",
+    title: "Jenkins",
+    signs: &[Sign::Set("JENKINS_URL")],
+    way: Way::NotBuilt,
+    remedy: "bind an OpenID Connect id token credential to a variable (`withCredentials`), and name it with `--token-variable`",
+    shared: false,
 };
 
 pub(super) const MODAL: Platform = Platform {
@@ -77,6 +93,7 @@ pub(super) const MODAL: Platform = Platform {
     signs: &[Sign::Set("MODAL_IDENTITY_TOKEN")],
     way: plain(&["MODAL_IDENTITY_TOKEN"]),
     remedy: "Modal gives each container a token: does this command run inside one?",
+    shared: false,
 };
 
 pub(super) fn read(

@@ -133,6 +133,7 @@ async fn what_is_missing_in_the_job_is_said_with_the_line_to_write() {
         ("TFC_RUN_ID", "run-1"),
         ("SEMAPHORE", "true"),
         ("VERCEL", "1"),
+        ("JENKINS_URL", "https://jenkins.example/"),
         ("FLY_APP_NAME", "app"),
         ("KUBERNETES_SERVICE_HOST", "10.0.0.1"),
         ("SPIFFE_ENDPOINT_SOCKET", "unix:///run/spire.sock"),
@@ -163,6 +164,8 @@ async fn what_is_missing_in_the_job_is_said_with_the_line_to_write() {
       hint: turn OpenID Connect on for the organisation
     Usage: this is Vercel, and `VERCEL_OIDC_TOKEN` is not set
       hint: turn secure backend access (OIDC) on for the project; inside a function the token is in the header `x-vercel-oidc-token`: hand it in with `--token-stdin`
+    Usage: this is Jenkins, and this client can't ask it
+      hint: bind an OpenID Connect id token credential to a variable (`withCredentials`), and name it with `--token-variable`
     Usage: this is Fly.io, and `/.fly/api` is not there
       hint: the machine's API is at `/.fly/api`: does this command run inside a Fly machine, and may its user open the socket?
     Usage: this is Kubernetes, and `/var/run/secrets/cambio/token` can't be read: No such file or directory (os error 2)
@@ -192,6 +195,7 @@ async fn where_there_is_no_platform_all_that_was_looked_for_is_said() {
       Semaphore: `SEMAPHORE=true`
       Vercel: `VERCEL=1` or `VERCEL_OIDC_TOKEN`
       Modal: `MODAL_IDENTITY_TOKEN`
+      Jenkins: `JENKINS_URL`
       Fly.io: `/.fly/api` or `FLY_APP_NAME`
       Kubernetes: `KUBERNETES_SERVICE_HOST` or `/var/run/secrets/cambio/token`
       a SPIFFE workload: `SPIFFE_ENDPOINT_SOCKET`
@@ -216,6 +220,20 @@ async fn a_job_without_its_token_never_presents_the_machine_under_it() {
     // Unless somebody says so.
     let found = find_below(root.path(), &[pod, job], Some("kubernetes")).await;
     assert_eq!(told(found).0, "kubernetes");
+}
+
+#[tokio::test]
+async fn the_machine_under_an_unknown_ci_system_is_not_taken_for_the_job() {
+    let function = ("AWS_LAMBDA_FUNCTION_NAME", "f");
+    let (path, ci) = (("PATH", "/nowhere"), ("CI", "true"));
+    let error = find(&[function, path, ci]).await.unwrap_err();
+    assert_snapshot!(words(&error), @r#"
+    Usage: `CI` is set, and the only identity that is found is that of the machine: AWS
+      hint: every job on this machine has it: if it is meant, say `--platform aws`; else hand in the job's own token with `--token-file` or `--token-variable`
+    "#);
+    let folder = tempdir().unwrap();
+    let error = find_below(folder.path(), &[function, path, ci], Some("aws")).await.unwrap_err();
+    assert!(error.message.starts_with("this is AWS, and"), "{error}");
 }
 
 #[tokio::test]

@@ -1,20 +1,33 @@
 //! The exchange: the request byte by byte, what is asked again and what is not, and what is said about a refusal.
 
 use std::{
-    sync::Arc,
-    sync::atomic::{AtomicUsize, Ordering},
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
+use axum::{Router, http::StatusCode};
 use cambio::{
     chance::SystemChance,
     client::{Answer, Asked, Broker, ClientError, Issued, Waiting},
     clock::{Instant, ManualClock},
+    edge::{
+        Proxies,
+        listen::{self, Terms},
+        tls::Tls,
+    },
     secret::Secret,
+    telemetry::Metrics,
     web::Reaching,
 };
 use serde_json::{Value, json};
+use tempfile::tempdir;
 use tokio::{io::AsyncReadExt as _, net::TcpListener};
+use tokio_util::sync::CancellationToken;
 
 use super::{IMPATIENT, words};
 use crate::support::{
@@ -40,8 +53,14 @@ fn granted(access_token: &str, kind: &str) -> Reply {
 }
 
 async fn ask(url: &str) -> Result<Answer, ClientError> {
-    // Another test may have been first.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    ask_trusting(url, None).await
+}
+
+async fn ask_trusting(url: &str, ca_file: Option<&Path>) -> Result<Answer, ClientError> {
+    ask_at(&Broker::at(url, Reaching { ca_file, ..Reaching::default() })?).await
+}
+
+async fn ask_at(broker: &Broker) -> Result<Answer, ClientError> {
     let subject_token = Secret::from("e30.e30.hush".to_owned());
     let asked = Asked {
         subject_token: &subject_token,
@@ -49,9 +68,8 @@ async fn ask(url: &str) -> Result<Answer, ClientError> {
         scope: Some("read orders.read"),
         lifetime: Some(Duration::from_secs(90)),
     };
-    let broker = Broker::at(url, Reaching::default())?;
     let mut waiting = Waiting::begin(IMPATIENT, &SystemChance);
-    asked.of(&broker, &mut waiting, &ManualClock::at(Instant::from_seconds(NOW))).await
+    asked.of(broker, &mut waiting, &ManualClock::at(Instant::from_seconds(NOW))).await
 }
 
 /// What a broker that gives this as `access_token`, of this type, is understood to have issued.
@@ -179,6 +197,72 @@ async fn a_broker_that_is_not_up_yet_is_waited_for() {
     let error = ask(&format!("http://{place}")).await.unwrap_err();
     assert!(error.message.contains("Connection refused"), "{error}");
     assert_eq!(error.hint, None, "nothing was sent");
+}
+
+/// A TLS server with a certificate that only the file in `folder` vouches for; it answers as a broker.
+async fn over_tls(folder: &Path) -> (String, Arc<AtomicUsize>) {
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    fs::write(folder.join("chain.pem"), pair.cert.pem()).unwrap();
+    fs::write(folder.join("key.pem"), pair.signing_key.serialize_pem()).unwrap();
+    let tls = Tls::load(folder.join("chain.pem"), folder.join("key.pem")).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    let app = Router::new().fallback(move || async move {
+        counted.fetch_add(1, Ordering::SeqCst);
+        (StatusCode::BAD_REQUEST, r#"{"error":"invalid_request"}"#)
+    });
+    let terms = Terms::public(10, Proxies::default(), Arc::new(Metrics::new()));
+    tokio::spawn(listen::serve(
+        listener,
+        Some(Arc::new(tls)),
+        app,
+        terms,
+        CancellationToken::new(),
+    ));
+    (url, count)
+}
+
+#[tokio::test]
+async fn a_certificate_that_nobody_vouches_for_ends_it_at_once_and_one_in_the_ca_file_does() {
+    let folder = tempdir().unwrap();
+    let (url, count) = over_tls(folder.path()).await;
+    let other = folder.path().join("other.pem");
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    fs::write(&other, pair.cert.pem()).unwrap();
+    // Not for the machine's own roots: there may be none where this runs.
+    let error = ask_trusting(&url, Some(&other)).await.unwrap_err();
+    assert!(error.message.contains("invalid peer certificate"), "{error}");
+    assert_eq!(
+        error.hint.as_deref(),
+        Some("if its certificate comes from a private authority, name that one with `--ca-file`")
+    );
+    assert_eq!(count.load(Ordering::SeqCst), 0);
+    let answer = ask_trusting(&url, Some(&folder.path().join("chain.pem"))).await;
+    assert!(matches!(answer, Ok(Answer::Refused(_))), "{answer:?}");
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_proxy_is_a_tunnel_and_sees_no_token() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = format!("http://{}", listener.local_addr().unwrap());
+    let seen = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut bytes = vec![0; 4_096];
+        let length = stream.read(&mut bytes).await.unwrap();
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    });
+    let folder = tempdir().unwrap();
+    let (_, ca_file) = (over_tls(folder.path()).await, folder.path().join("chain.pem"));
+    let reaching = Reaching { proxy: Some(&proxy), ca_file: Some(&ca_file), ..Reaching::default() };
+    let broker = Broker::at("https://cambio.example", reaching).unwrap();
+    let error = ask_at(&broker).await.unwrap_err();
+    assert!(error.message.starts_with("no answer from `https://cambio.example`"), "{error}");
+    let seen = seen.await.unwrap();
+    assert!(seen.starts_with("CONNECT cambio.example:443 HTTP/1.1\r\n"), "{seen}");
+    assert!(!seen.contains("hush"), "{seen}");
 }
 
 #[tokio::test]

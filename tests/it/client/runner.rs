@@ -58,6 +58,9 @@ impl Runner {
             ("ACTIONS_ID_TOKEN_REQUEST_URL", &request),
             ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "hush-request-token"),
             ("CAMBIO_URL", &self.url),
+            // Nothing but the command line sets a proxy.
+            ("http_proxy", "http://127.0.0.1:1"),
+            ("ALL_PROXY", "http://127.0.0.1:1"),
         ]
         .iter()
         .chain(more)
@@ -118,7 +121,7 @@ async fn a_github_job_finds_its_token_and_leaves_with_a_credential() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn variables_for_later_steps_are_masked_before_they_are_set() {
-    let runner = Runner::start(3).await;
+    let runner = Runner::start(2).await;
     let folder = tempdir().unwrap();
     let file = folder.path().join("env");
     fs::write(&file, "BEFORE=1\n").unwrap();
