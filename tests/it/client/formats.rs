@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use cambio::client::{
     Format, Issued,
+    ambient::PLATFORMS,
     format::{Rendered, Style, render},
 };
 use insta::assert_snapshot;
@@ -228,5 +229,15 @@ async fn what_is_rendered_does_not_print_by_debug() {
     for format in [Format::Json, Format::Env, Format::Pgpass, Format::Uri] {
         let rendered = render(format, &login, &Style::default()).unwrap();
         assert!(!format!("{rendered:?}").contains("ord"), "{rendered:?}");
+    }
+}
+
+#[test]
+fn the_page_of_the_client_names_every_platform_and_every_format() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/client.md"));
+    let page = page.unwrap();
+    let platforms = PLATFORMS.iter().map(|platform| platform.name);
+    for name in platforms.chain(Format::ALL.map(Format::as_str)) {
+        assert!(page.contains(&format!("\n| `{name}` |")), "`{name}` has no row");
     }
 }
