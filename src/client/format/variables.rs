@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn the_end_of_a_value_is_nothing_that_a_value_can_foresee() {
         let chance = SeededChance::of(1);
-        let text = |_| github_env(&one("v"), &chance).unwrap().reveal_text().unwrap().to_owned();
+        let text = |()| github_env(&one("v"), &chance).unwrap().reveal_text().unwrap().to_owned();
         let [first, second] = [(), ()].map(text);
         assert_ne!(first, second);
         let end = first.lines().nth(2).unwrap();

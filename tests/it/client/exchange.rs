@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, http::StatusCode};
+use axum::{
+    Router,
+    http::{HeaderName, StatusCode},
+};
 use cambio::{
     chance::SystemChance,
     client::{Answer, Asked, Broker, ClientError, Issued, Waiting},
@@ -105,7 +108,7 @@ async fn an_exchange_is_the_form_of_rfc_8693_and_nothing_beside_it() {
          &subject_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Ajwt&subject_token=e30.e30.hush\
          &audience=jwt%2Forders&scope=read+orders.read&requested_lifetime=90"
     );
-    let mut names: Vec<&str> = seen.headers.keys().map(|name| name.as_str()).collect();
+    let mut names: Vec<&str> = seen.headers.keys().map(HeaderName::as_str).collect();
     names.sort_unstable();
     assert_eq!(names, ["accept", "content-length", "content-type", "host", "user-agent"]);
     assert_eq!(seen.header("content-type"), "application/x-www-form-urlencoded");
