@@ -297,7 +297,8 @@ fn read(broker: &str, answered: &web::Answered, asked_at: Instant) -> Result<Ans
     Ok(Answer::Issued(Box::new(Issued {
         access_token: Secret::from(access_token),
         credential,
-        expires_at: ends.or(told),
+        // Whole seconds, rounded down: not every reader of RFC 3339 takes a fraction.
+        expires_at: ends.or(told).map(|ends| Instant::from_seconds(ends.seconds())),
         scope: said("scope"),
         exchange_id: said("exchange_id"),
         lease_id: lease.map(str::to_owned),

@@ -72,7 +72,9 @@ async fn ask_at(broker: &Broker) -> Result<Answer, ClientError> {
         lifetime: Some(Duration::from_secs(90)),
     };
     let mut waiting = Waiting::begin(IMPATIENT, &SystemChance);
-    asked.of(broker, &mut waiting, &ManualClock::at(Instant::from_seconds(NOW))).await
+    asked
+        .of(broker, &mut waiting, &ManualClock::at(Instant::from_milliseconds(NOW * 1_000 + 900)))
+        .await
 }
 
 /// What a broker that gives this as `access_token`, of this type, is understood to have issued.
@@ -114,7 +116,7 @@ async fn an_exchange_is_the_form_of_rfc_8693_and_nothing_beside_it() {
     assert_eq!(seen.header("content-type"), "application/x-www-form-urlencoded");
 
     assert_eq!(issued.access_token.reveal_text(), Some("a.b.c"));
-    // Counted from before the request.
+    // Counted from before the request, and rounded down.
     assert_eq!(issued.expires_at, Some(Instant::from_seconds(NOW + 900)));
     assert_eq!(issued.lease_id.as_deref(), Some("ls_1"));
     assert_eq!(
