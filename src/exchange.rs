@@ -8,13 +8,14 @@ use tokio_util::task::TaskTracker;
 use crate::{
     clock::{Clock, Instant},
     grant::{Grant, Replay},
-    id::ExchangeId,
+    id::{ExchangeId, LeaseId},
     ledger::{
-        self, Change, Commit, Event, Granted, NotRecorded, Proposal, Receipt, Refused, Spend,
+        self, Change, Commit, Event, Granted, LeaseState, NotRecorded, Proposal, Receipt, Refused,
+        Spend,
         facts::Facts,
         rollup::{Rollup, Stranger},
     },
-    mint::{Behind, Credential, MintError, Minter, Minters, Plan, Prepared},
+    mint::{Behind, Credential, MintError, Minter, Minters, Prepared},
     policy::{Decision, Permit, PolicySet, Wants},
     refusal::Refusal,
     subject::{MAXIMUM_LEEWAY, UnverifiedToken, VerifiedSubject, verify::Verifier},
@@ -155,8 +156,8 @@ impl Exchange {
     ) -> Result<Issued, Refusal> {
         let ledger = Arc::clone(&self.ledger);
         let work = Outliving::of(&self.tasks, async move {
-            let (outside, kind) = (prepared.lease.is_some(), prepared.plan.kind());
-            let undo = Change::Voided {
+            let (outside, kind) = (prepared.plan.is_outside(), prepared.plan.kind());
+            let opened = Opened {
                 spend: proposal.spend.clone(),
                 lease: proposal.lease.as_ref().map(|lease| lease.id),
             };
@@ -168,7 +169,7 @@ impl Exchange {
             let made = minter.mint(recorded).await;
             // A grant without outside effects that was minted needs no further word.
             if outside || made.is_err() {
-                conclude(ledger.as_ref(), exchange_id, outcome_of(&made), undo).await?;
+                conclude(ledger.as_ref(), exchange_id, outcome_of(&made), opened).await?;
             }
             match made {
                 Ok(credential) => Ok(Issued { credential, receipt, kind }),
@@ -250,7 +251,7 @@ fn proposal(
     prepared: &Prepared,
 ) -> Proposal {
     let (grant, subject) = (&permit.grant, behind.subject);
-    let Plan::Jwt(plan) = &prepared.plan;
+    let signed = prepared.plan.signed();
     let event = Event::Granted(Granted {
         exchange_id: request.exchange_id,
         issuer: subject.profile().issuer.clone(),
@@ -262,8 +263,8 @@ fn proposal(
         policy: grant.policy_digest,
         expires_at: prepared.expires_at,
         credential: prepared.credential.clone(),
-        signing_input: Some(plan.digest),
-        kid: Some(plan.kid.clone()),
+        signing_input: signed.map(|(digest, _)| digest),
+        kid: signed.map(|(_, kid)| kid.to_owned()),
     });
     let spend = (grant.replay == Replay::Once).then(|| Spend {
         issuer: subject.profile().issuer.clone(),
@@ -322,16 +323,23 @@ const fn is_certain(error: &MintError) -> bool {
         MintError::NoLifetime(_)
         | MintError::Actors(_)
         | MintError::NoKey(_)
+        | MintError::Busy(_)
         | MintError::Refused(_) => true,
         MintError::Unknown(_) | MintError::Internal(_) => false,
     }
 }
 
-fn outcome_of(made: &Result<Credential, MintError>) -> &'static str {
+/// What the commit opened, and the conclusion closes.
+struct Opened {
+    spend: Option<Spend>,
+    lease: Option<LeaseId>,
+}
+
+fn outcome_of(made: &Result<Credential, MintError>) -> (&'static str, LeaseState) {
     match made {
-        Ok(_) => "minted",
-        Err(error) if is_certain(error) => "void",
-        Err(_) => "unknown",
+        Ok(_) => ("minted", LeaseState::Active),
+        Err(error) if is_certain(error) => ("void", LeaseState::Void),
+        Err(_) => ("unknown", LeaseState::Unknown),
     }
 }
 
@@ -340,11 +348,15 @@ fn outcome_of(made: &Result<Credential, MintError>) -> &'static str {
 async fn conclude(
     ledger: &dyn Commit,
     exchange_id: ExchangeId,
-    outcome: &'static str,
-    undo: Change,
+    (outcome, state): (&'static str, LeaseState),
+    opened: Opened,
 ) -> Result<(), Refusal> {
     let event = Event::Concluded { exchange_id, outcome };
-    let change = (outcome == "void").then_some(undo);
-    ledger.commit(Proposal { change, ..Proposal::of(event) }).await.map_err(Refusal::Ledger)?;
+    let change = Change::Concluded {
+        release: opened.spend.filter(|_| state == LeaseState::Void),
+        lease: opened.lease.map(|id| (id, state)),
+    };
+    let proposal = Proposal { change: Some(change), ..Proposal::of(event) };
+    ledger.commit(proposal).await.map_err(Refusal::Ledger)?;
     Ok(())
 }

@@ -23,6 +23,7 @@ pub mod checkpoint;
 pub mod entry;
 pub mod facts;
 pub mod journal;
+pub mod matching;
 pub mod note;
 pub mod proof;
 pub mod reader;
@@ -87,12 +88,21 @@ pub enum Event {
         /// Who did it and why.
         by: Operator,
     },
-    /// A lease changed state: `opened`, `revoked`, `irrevocable` …
+    /// A lease changed state after its exchange was concluded.
     Lease {
         /// Which.
         id: LeaseId,
         /// Its new state.
-        step: &'static str,
+        step: LeaseState,
+        /// Who asked for it, where somebody did.
+        by: Option<Operator>,
+    },
+    /// Something at a target carries our mark and has no lease: it was ended (threat B03).
+    Orphan {
+        /// Where.
+        target: TargetName,
+        /// Its name there.
+        object: String,
     },
     /// An operator used a power that no other kind tells of.
     Admin {
@@ -189,10 +199,105 @@ pub struct LeaseIntent {
     pub target: TargetName,
     /// The object's name at the target.
     pub object: String,
-    /// Until when the mint may still take effect.
+    /// From when on nothing that the mint began can still take effect: its time-out and the target's own are both over.
     pub mint_deadline: Instant,
     /// The worst possible end of the credential.
     pub worst_end: Instant,
+    /// SHA-256 of the token by which the holder may revoke it (RFC 7009).
+    pub token: Hash,
+}
+
+/// The life of a lease.
+///
+/// ```text
+/// opened ─► active ─► revoking ─► revoked
+///    │  └─► unknown ────┘  │  ▲
+///    └────► void           ▼  │
+///                      irrevocable
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LeaseState {
+    /// The intent is durable; the mint may be under way.
+    Opened,
+    /// The credential was handed out.
+    Active,
+    /// Nobody knows whether the mint took effect: it is looked for after the mint deadline.
+    Unknown,
+    /// The mint failed for certain: there is nothing to end.
+    Void,
+    /// It is to end now.
+    Revoking,
+    /// What it stood for is gone.
+    Revoked,
+    /// It could not be ended so far: alarmed, and tried for ever (threat B04).
+    Irrevocable,
+}
+
+impl LeaseState {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Opened,
+        Self::Active,
+        Self::Unknown,
+        Self::Void,
+        Self::Revoking,
+        Self::Revoked,
+        Self::Irrevocable,
+    ];
+
+    /// The word in the ledger, the store and the CLI.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Active => "active",
+            Self::Unknown => "unknown",
+            Self::Void => "void",
+            Self::Revoking => "revoking",
+            Self::Revoked => "revoked",
+            Self::Irrevocable => "irrevocable",
+        }
+    }
+
+    /// The state of this word.
+    #[must_use]
+    pub fn of(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+
+    /// Whether something may still exist at the target.
+    #[must_use]
+    pub const fn is_live(self) -> bool {
+        match self {
+            Self::Opened | Self::Active | Self::Unknown | Self::Revoking | Self::Irrevocable => {
+                true
+            }
+            Self::Void | Self::Revoked => false,
+        }
+    }
+
+    /// The states from which this one may be reached. A conclusion that comes late never wakes a lease that is being ended.
+    #[must_use]
+    pub const fn may_follow(self, from: Self) -> bool {
+        match self {
+            Self::Opened => false,
+            Self::Active | Self::Unknown | Self::Void => matches!(from, Self::Opened),
+            Self::Revoking => matches!(from, Self::Opened | Self::Active | Self::Unknown),
+            Self::Revoked | Self::Irrevocable => from.is_live(),
+        }
+    }
+
+    /// When a lease in this state is to be ended.
+    #[must_use]
+    pub const fn due(self, mint_deadline: Instant, worst_end: Instant) -> Option<Instant> {
+        match self {
+            // Before the deadline the mint may be under way: what is not there yet may still come.
+            Self::Opened | Self::Unknown => Some(mint_deadline),
+            Self::Active => Some(worst_end),
+            Self::Revoking | Self::Irrevocable => Some(Instant::from_milliseconds(0)),
+            Self::Void | Self::Revoked => None,
+        }
+    }
 }
 
 /// A change of the broker's own state, in the same transaction as its entry.
@@ -226,12 +331,13 @@ pub enum Change {
         /// Which.
         id: BlockId,
     },
-    /// A mint failed for certain: its token is unspent again and its lease is `void`. Goes with [`Event::Concluded`].
-    Voided {
-        /// The spend of the grant, if it had one.
-        spend: Option<Spend>,
-        /// The lease of the grant, if it had one.
-        lease: Option<LeaseId>,
+    /// What the conclusion of a mint means: its lease goes on, and where nothing was made its token is unspent again. Goes
+    /// with [`Event::Concluded`].
+    Concluded {
+        /// The spend to forget: only of a mint that failed for certain.
+        release: Option<Spend>,
+        /// The lease of the grant, if it had one, and its new state.
+        lease: Option<(LeaseId, LeaseState)>,
     },
 }
 

@@ -13,6 +13,7 @@ pub mod web;
 pub mod edge;
 pub mod exchange;
 pub mod grant;
+pub mod lease;
 pub mod ledger;
 pub mod mint;
 pub mod policy;

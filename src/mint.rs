@@ -1,14 +1,20 @@
 //! Steps 4 and 6: `prepare(Grant)` fixes everything that will be true of a credential; `mint(Recorded<Prepared>)` makes it.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
+use aws_lc_rs::digest;
 use thiserror::Error;
 
 use crate::{
     clock::Instant,
     grant::{Grant, TargetName},
-    id::ExchangeId,
+    id::{ExchangeId, LeaseId},
     ledger::{Hash, LeaseIntent, Recorded},
     secret::Secret,
     subject::VerifiedSubject,
@@ -16,7 +22,20 @@ use crate::{
 };
 
 mod act;
+pub mod examine;
+pub mod gate;
 pub mod jwt;
+mod lifetime;
+pub mod login;
+pub mod mysql;
+pub mod name;
+pub mod postgres;
+pub mod reach;
+pub mod redis;
+mod signed;
+pub mod sql;
+
+pub use signed::JwtPlan;
 
 /// Who stands behind a credential, and in which exchange.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +72,8 @@ pub struct Prepared {
 pub enum Plan {
     /// A JWT of ours: header and claims are final, only the signature is missing.
     Jwt(JwtPlan),
+    /// A login at a server: name and password are final, nothing of it exists yet.
+    Login(Box<login::Login>),
 }
 
 impl Plan {
@@ -61,19 +82,27 @@ impl Plan {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Jwt(_) => "jwt",
+            Self::Login(login) => login.kind,
         }
     }
-}
 
-/// The signing input of a JWT and the key that will sign it.
-#[derive(Debug)]
-pub struct JwtPlan {
-    /// `base64url(header).base64url(claims)`.
-    pub signing_input: String,
-    /// Its SHA-256, which the entry holds.
-    pub digest: Hash,
-    /// The key.
-    pub kid: String,
+    /// Whether the mint has an effect outside this process: then it is concluded, however it ends.
+    #[must_use]
+    pub const fn is_outside(&self) -> bool {
+        match self {
+            Self::Jwt(_) => false,
+            Self::Login(_) => true,
+        }
+    }
+
+    /// What will be signed, and by which key, where something is: SHA-256 and `kid`.
+    #[must_use]
+    pub fn signed(&self) -> Option<(Hash, &str)> {
+        match self {
+            Self::Jwt(plan) => Some((plan.digest, &plan.kid)),
+            Self::Login(_) => None,
+        }
+    }
 }
 
 /// What leaves.
@@ -89,6 +118,17 @@ pub struct Credential {
     pub expires_at: Instant,
     /// The granted role and scopes.
     pub scope: Vec<String>,
+    /// What its holder ends it by, where it must end (RFC 7009).
+    pub lease: Option<LeaseToken>,
+}
+
+/// What the holder of a leased credential gets beside it.
+#[derive(Debug)]
+pub struct LeaseToken {
+    /// Names the lease.
+    pub id: LeaseId,
+    /// Random, known to the holder alone; we keep its SHA-256.
+    pub token: Secret,
 }
 
 /// Why no credential was made.
@@ -103,6 +143,9 @@ pub enum MintError {
     /// The chain of actors can't be carried on (RFC 8693 section 4.1, threats X06, X07).
     #[error("actors: {0}")]
     Actors(String),
+    /// The target did not answer of late: nothing was tried. Try again after so long.
+    #[error("the target does not answer: it is tried again in {} s", .0.as_secs())]
+    Busy(Duration),
     /// The target refused, for certain: nothing was created.
     #[error("refused by the target: {0}")]
     Refused(String),
@@ -156,4 +199,20 @@ impl Minters {
     pub fn find(&self, target: &TargetName) -> Option<&Arc<dyn Minter>> {
         self.0.get(target)
     }
+}
+
+/// The role, then what else was granted; each once.
+fn scope(grant: &Grant) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    let role = std::iter::once(grant.role.as_str());
+    let all = role.chain(grant.scope.iter().map(String::as_str));
+    all.filter(|scope| seen.insert(*scope)).map(str::to_owned).collect()
+}
+
+fn sha256(bytes: &[u8]) -> Hash {
+    let mut hash = Hash::default();
+    for (to, from) in hash.iter_mut().zip(digest::digest(&digest::SHA256, bytes).as_ref()) {
+        *to = *from;
+    }
+    hash
 }

@@ -38,6 +38,7 @@ pub fn start(
         tracker,
     );
     Arc::clone(&state.rotator).run(tracker, stop.clone());
+    tracker.spawn(Arc::clone(state.ending.reaper()).run(tracker.clone(), stop.clone()));
     if let Some(tls) = &state.tls {
         tracker.spawn(Arc::clone(tls).watch(LOOK, stop.clone()));
     }
@@ -121,6 +122,14 @@ impl State {
         for phase in ["prepared", "active", "retired", "withdrawn"] {
             let count = records.iter().filter(|record| record.phase.to_string() == phase).count();
             self.metrics.keys(phase, count);
+        }
+        match self.reader.lease_counts(self.means.clock.now()) {
+            Ok(counts) => {
+                let told = counts.iter().map(|it| (&it.target, it.state.as_str(), it.live, it.due));
+                let troubles = self.ending.reaper().troubles();
+                self.metrics.leases(told, troubles.iter().map(|trouble| &trouble.target));
+            }
+            Err(error) => tracing::error!("leases can't be counted: {error}"),
         }
         self.metrics.queued(u64::try_from(self.writer.waiting()).unwrap_or(u64::MAX));
         self.metrics.notes_dropped(self.writer.dropped());

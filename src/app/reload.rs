@@ -8,6 +8,7 @@ use crate::{
     app::{
         StartError, State,
         scene::{self, Adopted},
+        targets,
     },
     config::Config,
     ledger::{Change, Commit, Committed, Event, Proposal, entry::hex},
@@ -38,7 +39,9 @@ impl State {
     async fn try_reload(&self) -> Result<String, String> {
         let config = Arc::new(self.read_config()?);
         let adopted = scene::policies(&config, self.means.clock.now()).map_err(text)?;
-        let scene = scene::scene(&config, &self.means, Arc::clone(&adopted.set)).map_err(text)?;
+        let makers = targets::makers(&config, &self.means).map_err(text)?;
+        let scene = scene::scene(&config, &self.means, Arc::clone(&adopted.set), makers.minters)
+            .map_err(text)?;
         // Before anything changes: a certificate that can't serve must not leave half a reload behind.
         if let Some(tls) = &self.tls {
             tls.reload().map_err(text)?;
@@ -46,6 +49,7 @@ impl State {
         // The entry first: a policy set that is in force is in the ledger.
         self.put_in_force(&adopted).await.map_err(text)?;
         self.exchange.scene.store(Arc::new(scene));
+        self.ending.reaper().adopt(makers.revokers);
         self.config.store(config);
         let (rules, digest) = (adopted.set.rule_count(), hex(&adopted.set.digest()));
         Ok(format!("{rules} rules, policy set {digest}"))

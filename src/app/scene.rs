@@ -10,17 +10,11 @@ use crate::{
     app::Mode,
     chance::Chance,
     clock::{Clock, Instant},
-    config::{Config, IssuerConfig, JwtType, KeysFrom, TargetConfig, TargetKind},
+    config::{Config, IssuerConfig, KeysFrom},
     exchange::Scene,
-    keys::{
-        keyring::{Keyring, TokenType},
-        own::OwnKeys,
-    },
+    keys::{keyring::Keyring, own::OwnKeys},
     ledger::{Hash, entry::hex, reader::LedgerReader},
-    mint::{
-        Minter, Minters,
-        jwt::{JwtMinter, JwtTarget},
-    },
+    mint::Minters,
     policy::{self, Context, LoadError, PolicySet, Source},
     sandbox,
     subject::{
@@ -83,6 +77,26 @@ pub struct Adopted {
     pub warnings: Vec<String>,
 }
 
+/// Whatever of a configuration can be known to be wrong before a store is opened, or made: pinned keys.
+///
+/// # Errors
+/// An issuer can't be set up.
+pub fn preflight(config: &Config, mode: Mode, now: Instant) -> Result<(), SceneError> {
+    for issuer in &config.issuers {
+        let KeysFrom::Pinned { file } = &issuer.keys else { continue };
+        let refused = |reason| SceneError::Issuer { issuer: issuer.name.to_string(), reason };
+        pinned(file, mode, now).map_err(refused)?;
+    }
+    Ok(())
+}
+
+fn pinned(file: &PathBuf, mode: Mode, now: Instant) -> Result<Pinned, String> {
+    if mode == Mode::Serve {
+        refuse_sandbox_keys(file)?;
+    }
+    Pinned::load(file.clone(), now).map_err(text)
+}
+
 /// The verifier of the configured issuers. Nothing is fetched yet: one dead issuer neither stops the start nor slows another.
 ///
 /// # Errors
@@ -124,12 +138,7 @@ fn key_source(
         return Ok(Arc::new(OwnKeys::of(Arc::clone(&means.keyring))));
     }
     match &issuer.keys {
-        KeysFrom::Pinned { file } => {
-            if means.mode == Mode::Serve {
-                refuse_sandbox_keys(file)?;
-            }
-            Ok(Arc::new(Pinned::load(file.clone(), now).map_err(text)?))
-        }
+        KeysFrom::Pinned { file } => Ok(Arc::new(pinned(file, means.mode, now)?)),
         KeysFrom::Discovered(wanted) => {
             let discovered = DiscoveredConfig {
                 issuer: issuer.issuer.clone(),
@@ -164,43 +173,6 @@ fn refuse_sandbox_keys(file: &PathBuf) -> Result<(), String> {
         ));
     }
     Ok(())
-}
-
-/// The minters of the configured targets.
-///
-/// # Errors
-/// A target can't be served by the key ring.
-pub fn minters(config: &Config, means: &Means) -> Result<Minters, SceneError> {
-    let mut minters: Vec<(_, Arc<dyn Minter>)> = Vec::new();
-    for target in &config.targets {
-        let minter = JwtMinter::of(
-            jwt_target(config, target),
-            Arc::clone(&means.keyring),
-            Arc::clone(&means.chance),
-        )
-        .map_err(|error| SceneError::Target(error.to_string()))?;
-        minters.push((target.name.clone(), Arc::new(minter)));
-    }
-    Ok(Minters::of(minters))
-}
-
-/// Both kinds so far end in a JWT of ours: `cambio` is our own API, with our issuer as its audience.
-fn jwt_target(config: &Config, target: &TargetConfig) -> JwtTarget {
-    JwtTarget {
-        name: target.name.clone(),
-        issuer: config.issuer.clone(),
-        audience: match target.kind {
-            TargetKind::Jwt => target.audience.clone(),
-            TargetKind::Cambio => config.issuer.as_str().to_owned(),
-        },
-        algorithm: target.algorithm,
-        typ: match target.token_type {
-            JwtType::AccessToken => TokenType::AccessToken,
-            JwtType::Jwt => TokenType::Jwt,
-        },
-        ceiling: target.ceiling,
-        environment: config.environment.clone(),
-    }
 }
 
 /// What policies are compiled against.
@@ -270,20 +242,17 @@ pub fn sources_json(set: &PolicySet) -> String {
     serde_json::to_string(&pairs).unwrap_or_default()
 }
 
-/// The scene of a configuration under `policies`.
+/// The scene of a configuration under `policies`, with the minters of [`super::targets::makers`].
 ///
 /// # Errors
-/// An issuer or a target can't be set up.
+/// An issuer can't be set up.
 pub fn scene(
     config: &Config,
     means: &Means,
     policies: Arc<PolicySet>,
+    minters: Minters,
 ) -> Result<Scene, SceneError> {
-    Ok(Scene {
-        verifier: Arc::new(verifier(config, means)?),
-        policies,
-        minters: minters(config, means)?,
-    })
+    Ok(Scene { verifier: Arc::new(verifier(config, means)?), policies, minters })
 }
 
 fn text(error: impl fmt::Display) -> String {

@@ -9,11 +9,22 @@ use serde_json::{Map, Value};
 use crate::{
     app::State,
     clock::Instant,
-    edge::{CallerRefused, Check, Health, Introspect, Log, Published, Unavailable},
+    edge::{
+        CallerRefused, Check, Health, Introspect, Log, Published, Revocation, Revocations,
+        Unavailable,
+    },
+    grant::TargetName,
     keys::{Phase, keyring::Keyring, own::Introspector, schedule::in_phase},
-    ledger::{reader::LedgerReader, tile::TileName},
+    lease::{
+        Trouble,
+        ending::{Ending, EndingError},
+        reaper::Watch,
+    },
+    ledger::{Operator, reader::LedgerReader, tile::TileName},
+    mint::login::token_hash,
     secret::Secret,
     subject::issuers::IssuerUrl,
+    telemetry::Metrics,
 };
 
 /// The published key set.
@@ -59,6 +70,20 @@ async fn blocking<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
     read.map_err(|error| Unavailable(error.to_string()))
 }
 
+/// What the reaper does, counted.
+#[derive(Debug)]
+pub struct LeaseMetrics(pub Arc<Metrics>);
+
+impl Watch for LeaseMetrics {
+    fn ended(&self, _target: &TargetName, late: Duration) {
+        self.0.lease_ended(late);
+    }
+
+    fn failed(&self, target: &TargetName, kind: &'static str) {
+        self.0.lease_failed(target, kind);
+    }
+}
+
 /// Introspection by workloads with a role `introspect:<audience>` of target `cambio`.
 #[derive(Debug)]
 pub struct OwnTokens {
@@ -71,6 +96,13 @@ impl OwnTokens {
     #[must_use]
     pub fn of(issuer: IssuerUrl, keyring: Arc<Keyring>) -> Self {
         Self { introspector: Introspector::of(issuer.clone(), keyring), issuer }
+    }
+
+    /// The members of a caller's token, if it is a live one of ours for our own API.
+    fn caller(&self, token: &Secret, now: Instant) -> Result<Map<String, Value>, CallerRefused> {
+        self.live(token, self.issuer.as_str(), now).ok_or_else(|| {
+            CallerRefused::Unauthenticated("not a live token of ours for our own API".to_owned())
+        })
     }
 
     fn live(&self, token: &Secret, audience: &str, now: Instant) -> Option<Map<String, Value>> {
@@ -88,9 +120,7 @@ impl Introspect for OwnTokens {
         token: Secret,
         now: Instant,
     ) -> Result<Option<Map<String, Value>>, CallerRefused> {
-        let who = self.live(&caller, self.issuer.as_str(), now).ok_or_else(|| {
-            CallerRefused::Unauthenticated("not a live token of ours for our own API".to_owned())
-        })?;
+        let who = self.caller(&caller, now)?;
         let scope = who.get("scope").and_then(Value::as_str).unwrap_or_default();
         let audiences: BTreeSet<&str> =
             scope.split(' ').filter_map(|role| role.strip_prefix("introspect:")).collect();
@@ -101,12 +131,67 @@ impl Introspect for OwnTokens {
     }
 }
 
+/// Ending leases by their holders, and by workloads with role `revoke` of target `cambio`.
+#[derive(Debug)]
+pub struct LeaseRevocations {
+    /// Judges callers.
+    pub tokens: OwnTokens,
+    /// Does it.
+    pub ending: Arc<Ending>,
+}
+
+impl LeaseRevocations {
+    /// Who asks, as the ledger will name it.
+    fn asked_by(&self, caller: Option<&Secret>, now: Instant) -> Result<Operator, CallerRefused> {
+        let reason = "POST /revoke".to_owned();
+        let Some(caller) = caller else {
+            return Ok(Operator { who: "holder".to_owned(), reason });
+        };
+        let who = self.tokens.caller(caller, now)?;
+        let text = |name: &str| who.get(name).and_then(Value::as_str).unwrap_or_default();
+        if !text("scope").split(' ').any(|role| role == "revoke") {
+            return Err(CallerRefused::NotAllowed);
+        }
+        Ok(Operator { who: text("sub").to_owned(), reason })
+    }
+}
+
+#[async_trait]
+impl Revocations for LeaseRevocations {
+    async fn revoke(
+        &self,
+        caller: Option<Secret>,
+        token: Secret,
+        now: Instant,
+    ) -> Result<Revocation, CallerRefused> {
+        let by = self.asked_by(caller.as_ref(), now)?;
+        let text = token.reveal_text().unwrap_or_default();
+        if text.split('.').count() == 3 {
+            return Ok(Revocation::Unsupported);
+        }
+        let failed = |error: EndingError| CallerRefused::from(Unavailable(error.to_string()));
+        // An id is no secret: it ends a lease only for whom the caller's own token gave that power (threat B11).
+        let found = match caller.and_then(|_| text.parse().ok()) {
+            Some(id) => self.ending.find(id),
+            None => self.ending.held(&token_hash(text)),
+        };
+        let found = found.map_err(|error| failed(error.into()))?;
+        let Some(lease) = found else { return Ok(Revocation::Unknown) };
+        if !lease.state.is_live() {
+            return Ok(Revocation::Ended);
+        }
+        let pending = self.ending.end(&[lease], &by).await.map_err(failed)?;
+        Ok(if pending.is_empty() { Revocation::Ended } else { Revocation::Pending })
+    }
+}
+
 #[async_trait]
 impl Health for State {
     fn checks(&self, now: Instant) -> Vec<Check> {
         let mut checks = vec![self.ledger_check(), self.clock_check(now), self.keys_check()];
         checks.push(self.anchors_check());
         checks.push(self.policies_check());
+        checks.extend(self.lease_checks(now));
         for issuer in self.exchange.scene.load().verifier.issuers().iter() {
             let state = issuer.keys.state();
             let detail = match (state.fetched_at, &state.last_error) {
@@ -158,6 +243,24 @@ impl State {
             None => check("anchors", true, false, detail),
             Some(trouble) => check("anchors", false, false, trouble.clone()),
         }
+    }
+
+    /// One failing target is a detail: exchanges for the others go on. What is overdue is an alarm all the same.
+    fn lease_checks(&self, now: Instant) -> Vec<Check> {
+        let troubles = self.ending.reaper().troubles();
+        if troubles.is_empty() {
+            return vec![check("leases", true, false, "none is overdue".to_owned())];
+        }
+        let told = |trouble: &Trouble| {
+            let since = trouble.since.map(|since| now.since(since).as_secs());
+            let what = match since {
+                Some(seconds) => format!("out of reach for {seconds} s"),
+                None => format!("{} can't be ended", trouble.leases),
+            };
+            let name = format!("leases:{}", trouble.target);
+            check(&name, false, false, format!("{what}: {}", trouble.reason))
+        };
+        troubles.iter().map(told).collect()
     }
 
     fn policies_check(&self) -> Check {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     keys::schedule::{Schedule, ScheduleError, Terms},
-    subject::MAXIMUM_LEEWAY,
+    subject::{Algorithm, MAXIMUM_LEEWAY},
     yaml::{Field, Fields, Node, Shape},
 };
 
@@ -150,11 +150,18 @@ impl KeysConfig {
     /// What the rotation is derived from: these settings, and what `targets` sign with and for how long.
     #[must_use]
     pub fn terms(&self, targets: &[TargetConfig]) -> Terms {
+        let signed = || targets.iter().filter_map(|target| Some((target, target.kind.jwt()?)));
+        let mut algorithms: Vec<_> = signed().map(|(_, jwt)| jwt.algorithm).collect();
+        let longest = signed().map(|(target, _)| target.ceiling).max();
+        // Without a target that is signed for there is one key all the same: the ring also holds the log's.
+        if algorithms.is_empty() {
+            algorithms.push(Algorithm::ES256);
+        }
         Terms {
-            algorithms: targets.iter().map(|target| target.algorithm).collect(),
+            algorithms: algorithms.into_iter().collect(),
             sign_for: self.sign_for,
             jwks_max_age: self.jwks_max_age,
-            longest_lifetime: targets.iter().map(|target| target.ceiling).max().unwrap_or_default(),
+            longest_lifetime: longest.unwrap_or(Duration::from_hours(1)),
             leeway: MAXIMUM_LEEWAY,
             verifier_cache: self.verifier_cache,
             replica_delay: Terms::REPLICA_DELAY,

@@ -5,14 +5,23 @@ use std::{
     time::Duration,
 };
 
+mod jwt;
+mod mysql;
+mod redis;
 mod roles;
+mod server;
+
+pub use jwt::{JwtConfig, JwtType};
+pub use mysql::MysqlConfig;
+pub use redis::RedisConfig;
+pub use server::{ServerConfig, ServerTls};
 
 use super::reader::{Reader, is_audience, length, text, texts};
 use crate::{
     grant::{RoleName, TargetName},
-    subject::{Algorithm, issuers::IssuerUrl},
+    subject::issuers::IssuerUrl,
     target::{Expiry, Role, Target},
-    yaml::{Field, Fields, Node, Place, Shape},
+    yaml::{Field, Node, Place, Shape},
 };
 
 /// One target.
@@ -20,20 +29,14 @@ use crate::{
 pub struct TargetConfig {
     /// `jwt/orders`.
     pub name: TargetName,
-    /// What it issues.
+    /// What it issues, with what only that kind has.
     pub kind: TargetKind,
-    /// The `aud` of its tokens; `audience` and `resource` of a request may name it too.
-    pub audience: String,
     /// Further URIs that name it.
     pub aliases: BTreeSet<String>,
     /// Its powers.
     pub roles: BTreeMap<RoleName, Role>,
     /// File names of the trust policies that may grant it.
     pub granted_by: BTreeSet<String>,
-    /// What signs its tokens.
-    pub algorithm: Algorithm,
-    /// The `typ` of its tokens.
-    pub token_type: JwtType,
     /// The shortest lifetime.
     pub floor: Duration,
     /// The longest lifetime.
@@ -41,41 +44,36 @@ pub struct TargetConfig {
 }
 
 /// What a target issues.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetKind {
     /// Signed JWTs for a resource server.
-    Jwt,
-    /// Signed JWTs for our own API (design section 6).
-    Cambio,
+    Jwt(JwtConfig),
+    /// Signed JWTs for our own API (design section 6); their audience is our issuer URL.
+    Cambio(JwtConfig),
+    /// Users of a MariaDB or MySQL.
+    Mysql(MysqlConfig),
+    /// Users of a Redis or Valkey.
+    Redis(RedisConfig),
 }
 
 impl TargetKind {
     /// The word of the configuration.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub const fn as_str(&self) -> &'static str {
         match self {
-            Self::Jwt => "jwt",
-            Self::Cambio => "cambio",
+            Self::Jwt(_) => "jwt",
+            Self::Cambio(_) => "cambio",
+            Self::Mysql(_) => "mysql",
+            Self::Redis(_) => "redis",
         }
     }
-}
 
-/// The `typ` header of an issued JWT.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum JwtType {
-    /// `at+jwt` (RFC 9068 section 2.1).
-    AccessToken,
-    /// `JWT`, for resource servers that know no other.
-    Jwt,
-}
-
-impl JwtType {
-    /// The header's value.
+    /// The JWTs that it issues, where it issues any.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub const fn jwt(&self) -> Option<&JwtConfig> {
         match self {
-            Self::AccessToken => "at+jwt",
-            Self::Jwt => "JWT",
+            Self::Jwt(jwt) | Self::Cambio(jwt) => Some(jwt),
+            Self::Mysql(_) | Self::Redis(_) => None,
         }
     }
 }
@@ -85,9 +83,8 @@ impl TargetConfig {
     #[must_use]
     pub fn target(&self, environment: &str) -> Target {
         let mut aliases = self.aliases.clone();
-        if self.audience != self.name.as_str() {
-            aliases.insert(self.audience.clone());
-        }
+        let audience = self.kind.jwt().map(|jwt| jwt.audience.clone());
+        aliases.extend(audience.filter(|audience| audience != self.name.as_str()));
         Target {
             name: self.name.clone(),
             kind: self.kind.as_str().to_owned(),
@@ -95,7 +92,20 @@ impl TargetConfig {
             environment: environment.to_owned(),
             roles: self.roles.clone(),
             granted_by: self.granted_by.clone(),
-            expiry: Expiry::Exact { floor: self.floor, ceiling: self.ceiling },
+            expiry: self.expiry(),
+        }
+    }
+
+    /// INVARIANT(honest-expiry): how its credentials end.
+    #[must_use]
+    pub const fn expiry(&self) -> Expiry {
+        match self.kind {
+            TargetKind::Jwt(_) | TargetKind::Cambio(_) => {
+                Expiry::Exact { floor: self.floor, ceiling: self.ceiling }
+            }
+            TargetKind::Mysql(_) | TargetKind::Redis(_) => {
+                Expiry::ByBroker { ceiling: self.ceiling }
+            }
         }
     }
 }
@@ -103,12 +113,6 @@ impl TargetConfig {
 const DEFAULT_CEILING: Duration = Duration::from_hours(1);
 const LONGEST_CEILING: Duration = Duration::from_hours(24);
 const DEFAULT_FLOOR: Duration = Duration::from_secs(1);
-
-const ALGORITHM: &[(&str, &str)] = &[
-    ("ES256", "ECDSA on P-256"),
-    ("RS256", "RSASSA-PKCS1-v1_5, where a target insists on it"),
-    ("EdDSA", "Ed25519"),
-];
 
 const NAME: Field =
     Field::required("name", "What trust policies and callers call it: `jwt/orders`", Shape::Name);
@@ -137,70 +141,26 @@ const FLOOR: Field = Field::optional(
     "The shortest lifetime that is worth issuing; a shorter one is refused, not stretched. Default: `1s`",
     Shape::Duration,
 );
+/// INVARIANT(honest-expiry): who takes a target whose logins have no end of their own says that they know it.
+const ENDS: Field = Field::required(
+    "ends",
+    "`by_broker`: the server knows no end for a user, so that its logins end only while Cambio runs and reaches it",
+    Shape::Choice(&[("by_broker", "a login outlives its end for as long as no broker runs")]),
+);
 const ALIASES: Field = Field::optional(
     "aliases",
     "Further absolute URIs that `audience` or `resource` may name it by",
     Shape::List(&Shape::Text, 0),
 );
-const SIGNED_WITH: Field = Field::optional(
-    "algorithm",
-    "What signs its tokens. Default: `ES256`",
-    Shape::Choice(ALGORITHM),
-);
-
-static JWT: Fields = Fields {
-    what: "a target of kind `jwt`",
-    fields: &[
-        NAME,
-        Field::required("kind", "Signed JWTs for a resource server", Shape::Text),
-        Field::required(
-            "audience",
-            "The `aud` of its tokens: an absolute URI or a name, and never our own issuer URL",
-            Shape::Text,
-        ),
-        ALIASES,
-        ENVIRONMENT,
-        ROLES,
-        GRANTED_BY,
-        SIGNED_WITH,
-        Field::optional(
-            "token_type",
-            "The `typ` of its tokens. Default: `at+jwt`",
-            Shape::Choice(&[
-                ("at+jwt", "an access token (RFC 9068)"),
-                ("JWT", "for resource servers that know no other"),
-            ]),
-        ),
-        CEILING,
-        FLOOR,
+pub(super) static TARGET: Shape = Shape::Tagged {
+    tag: "kind",
+    cases: &[
+        ("jwt", &jwt::JWT),
+        ("cambio", &jwt::CAMBIO),
+        ("mysql", &mysql::MYSQL),
+        ("redis", &redis::REDIS),
     ],
 };
-
-static CAMBIO: Fields = Fields {
-    what: "a target of kind `cambio`",
-    fields: &[
-        NAME,
-        Field::required(
-            "kind",
-            "Tokens for our own API; their `aud` is our issuer URL",
-            Shape::Text,
-        ),
-        ALIASES,
-        ENVIRONMENT,
-        Field::required(
-            "roles",
-            "Which of `introspect:<audience of a jwt target>`, `revoke`, `explain`, `ledger.read` and `admin` can be granted",
-            Shape::Table { value: &roles::ROLE_SHAPE, reserved: &[], least: 1 },
-        ),
-        GRANTED_BY,
-        SIGNED_WITH,
-        CEILING,
-        FLOOR,
-    ],
-};
-
-pub(super) static TARGET: Shape =
-    Shape::Tagged { tag: "kind", cases: &[("jwt", &JWT), ("cambio", &CAMBIO)] };
 
 /// All targets that could be read. `instance` is the environment, `ours` the issuer URL.
 pub(super) fn read(
@@ -223,7 +183,9 @@ pub(super) fn read(
     let is_ours = |node: &Node| node.find("kind").and_then(Node::text) == Some("cambio");
     let complete =
         section.elements().iter().all(|node| node.find("audience").is_some() || is_ours(node));
-    for (node, _) in targets.iter().filter(|(_, target)| target.kind == TargetKind::Cambio) {
+    for (node, _) in
+        targets.iter().filter(|(_, target)| matches!(target.kind, TargetKind::Cambio(_)))
+    {
         roles::check_ours(reader, node, complete.then_some(&audiences));
     }
     targets.into_iter().map(|(_, target)| target).collect()
@@ -238,8 +200,8 @@ fn unique(
 ) {
     let place = |key: &str| node.find(key).map_or(node.place, |found| found.place);
     let mut own = vec![(target.name.as_str(), place("name"))];
-    if target.audience != target.name.as_str() {
-        own.push((&target.audience, place("audience")));
+    if let Some(jwt) = target.kind.jwt().filter(|jwt| jwt.audience != target.name.as_str()) {
+        own.push((&jwt.audience, place("audience")));
     }
     own.extend(texts(node, "aliases").into_iter().map(|(alias, at)| (alias, at.place)));
     for (name, place) in own {
@@ -259,33 +221,23 @@ fn environment(reader: &mut Reader<'_>, node: &Node, instance: Option<&str>) {
 }
 
 fn target(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Option<TargetConfig> {
-    let kind = match node.find("kind").and_then(Node::text) {
-        Some("jwt") => TargetKind::Jwt,
-        Some("cambio") => TargetKind::Cambio,
+    let kind = match node.find("kind").and_then(Node::text)? {
+        "jwt" => jwt::read(reader, node, ours).map(TargetKind::Jwt),
+        "cambio" => jwt::read_ours(node, ours).map(TargetKind::Cambio),
+        "mysql" => mysql::read(reader, node).map(TargetKind::Mysql),
+        "redis" => redis::read(reader, node).map(TargetKind::Redis),
         _ => return None,
-    };
-    let audience = match kind {
-        TargetKind::Jwt => audience(reader, node, ours),
-        TargetKind::Cambio => ours.map(|ours| ours.as_str().to_owned()),
     };
     let aliases = aliases(reader, node);
     let roles = roles::read(reader, node);
     let granted_by = granted_by(reader, node);
-    let algorithm = text(node, "algorithm").and_then(|(found, _)| found.parse().ok());
-    let token_type = match node.find("token_type").and_then(Node::text) {
-        Some("JWT") => JwtType::Jwt,
-        _ => JwtType::AccessToken,
-    };
     let (floor, ceiling) = lifetimes(reader, node);
     Some(TargetConfig {
         name: text(node, "name")?.0.into(),
-        kind,
-        audience: audience?,
+        kind: kind?,
         aliases,
         roles,
         granted_by,
-        algorithm: algorithm.unwrap_or(Algorithm::ES256),
-        token_type,
         floor,
         ceiling,
     })
@@ -315,28 +267,6 @@ fn lifetimes(reader: &mut Reader<'_>, node: &Node) -> (Duration, Duration) {
         reader.refuse(place, message, "no lifetime is left: lower the floor or raise the ceiling");
     }
     (floor, ceiling)
-}
-
-fn audience(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Option<String> {
-    let (found, at) = text(node, "audience")?;
-    if !is_audience(found) {
-        let message = format!(
-            "`audience` is `{}`, expected 1 to 255 visible ASCII characters",
-            found.escape_debug()
-        );
-        reader.refuse(at.place, message, "write an absolute URI or a name");
-        return None;
-    }
-    // Such a token would open our own API, past the closed roles of kind `cambio`.
-    let alike = |text: &str| text.trim_end_matches('/').to_ascii_lowercase();
-    if ours.is_some_and(|ours| alike(ours.as_str()) == alike(found)) {
-        reader.refuse(
-            at.place,
-            "`audience` is our own issuer URL",
-            "use a target of kind `cambio` for our own API",
-        );
-    }
-    Some(found.to_owned())
 }
 
 fn aliases(reader: &mut Reader<'_>, node: &Node) -> BTreeSet<String> {

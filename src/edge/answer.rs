@@ -193,6 +193,7 @@ fn mint(error: &MintError, unspent: bool, front: Front) -> Answer {
             "the actor may not act for this subject",
         ),
         MintError::NoKey(_) => outage("no signing key may be used now", again),
+        MintError::Busy(wait) => outage("the target does not answer now", unspent.then_some(*wait)),
         MintError::Refused(_) => outage("the target did not issue a credential", again),
         // Something may exist there: the token stays spent until its worst end, and trying again is refused.
         MintError::Unknown(_) => outage("the target did not answer", None),

@@ -36,6 +36,9 @@ const MOST_SCOPES: usize = 32;
 /// for is kept beside the entry of its refusal, and must neither fill the ledger nor outgrow what `explain` reads (threat A11).
 const LONGEST_NAME: usize = 1_024;
 
+/// What our own token types begin with: RFC 8693 section 3 lets every deployment name its own.
+const OUR_TYPES: &str = "urn:cambio:token-type:";
+
 /// Serves one exchange.
 pub(super) async fn token(State(surface): State<Arc<Surface>>, request: Request) -> Response {
     let now = surface.clock.now();
@@ -282,8 +285,19 @@ fn body(
         "exchange_id": id.to_string(),
         "ledger": { "index": index, "leaf": STANDARD.encode(leaf) },
     });
-    if let (Some(members), false) = (body.as_object_mut(), credential.scope.is_empty()) {
+    let members = body.as_object_mut()?;
+    if !credential.scope.is_empty() {
         members.insert("scope".to_owned(), credential.scope.join(" ").into());
+    }
+    // RFC 8693 section 2.2.1 makes `access_token` a string. One of our own types is JSON in it; beside it the same stands as
+    // an object, for those who read with `jq`.
+    if credential.issued_token_type.starts_with(OUR_TYPES) {
+        let parsed = serde_json::from_str(credential.value.reveal_text()?).ok()?;
+        members.insert("credential".to_owned(), parsed);
+    }
+    if let Some(lease) = &credential.lease {
+        let token = lease.token.reveal_text()?;
+        members.insert("lease".to_owned(), json!({ "id": lease.id.to_string(), "token": token }));
     }
     Some(body)
 }
@@ -302,6 +316,7 @@ mod tests {
             token_type: "N_A",
             expires_at: now.plus(Duration::from_millis(899_999)),
             scope: vec!["deploy".to_owned(), "read".to_owned()],
+            lease: None,
         };
         let id = ExchangeId::from_bytes([7; 16]);
         let body = body(&credential, (41, [1; 32]), id, credential.expires_at.since(now));

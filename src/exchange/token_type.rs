@@ -11,6 +11,8 @@ pub enum TokenType {
     IdToken,
     /// `urn:ietf:params:oauth:token-type:access_token`
     AccessToken,
+    /// `urn:cambio:token-type:database`: a login at a database server. Ours, because RFC 8693 section 3 names none.
+    Database,
 }
 
 impl TokenType {
@@ -21,13 +23,15 @@ impl TokenType {
             Self::Jwt => "urn:ietf:params:oauth:token-type:jwt",
             Self::IdToken => "urn:ietf:params:oauth:token-type:id_token",
             Self::AccessToken => "urn:ietf:params:oauth:token-type:access_token",
+            Self::Database => crate::mint::login::TOKEN_TYPE,
         }
     }
 
     /// The type that `urn` names, exactly.
     #[must_use]
     pub fn of(urn: &str) -> Option<Self> {
-        [Self::Jwt, Self::IdToken, Self::AccessToken].into_iter().find(|kind| kind.as_str() == urn)
+        let all = [Self::Jwt, Self::IdToken, Self::AccessToken, Self::Database];
+        all.into_iter().find(|kind| kind.as_str() == urn)
     }
 
     /// Checks that a verified token is of this type: platforms hand out id tokens, only we hand out access tokens; both
@@ -38,6 +42,7 @@ impl TokenType {
             Self::Jwt => true,
             Self::IdToken => !ours,
             Self::AccessToken => ours,
+            Self::Database => false,
         };
         if fits {
             return Ok(());
@@ -56,10 +61,15 @@ pub(in crate::exchange) fn must_issue(
     wanted: Option<TokenType>,
     plan: &Plan,
 ) -> Result<(), Refusal> {
-    match (wanted, plan) {
-        (None | Some(TokenType::Jwt | TokenType::AccessToken), Plan::Jwt(_)) => Ok(()),
-        (Some(TokenType::IdToken), Plan::Jwt(_)) => Err(Refusal::BadRequest(
-            "`requested_token_type` is `id_token`, expected `access_token` or `jwt`".to_owned(),
-        )),
-    }
+    let makes: &[TokenType] = match plan {
+        Plan::Jwt(_) => &[TokenType::AccessToken, TokenType::Jwt],
+        Plan::Login(_) => &[TokenType::Database],
+    };
+    let Some(wanted) = wanted.filter(|wanted| !makes.contains(wanted)) else { return Ok(()) };
+    let expected: Vec<String> = makes.iter().map(|made| format!("`{}`", made.as_str())).collect();
+    Err(Refusal::BadRequest(format!(
+        "`requested_token_type` is `{}`, expected {}",
+        wanted.as_str(),
+        expected.join(" or ")
+    )))
 }

@@ -91,11 +91,13 @@ kinds! {
     /// [`Event::Blocked`].
     Blocked = 7 "blocked" ["block", "step", "who", "reason"];
     /// [`Event::Lease`].
-    Lease = 8 "lease" ["lease", "step"];
+    Lease = 8 "lease" ["lease", "step", "who", "reason"];
     /// [`Event::Admin`].
     Admin = 9 "admin" ["action", "who", "reason"];
     /// [`Event::Forked`].
     Forked = 10 "forked" ["anchored_size", "anchored_root", "who", "reason"];
+    /// [`Event::Orphan`].
+    Orphan = 11 "orphan" ["target", "object"];
 }
 
 /// All of an entry that does not depend on its place: made by the caller, so that the one writer stays fast.
@@ -232,6 +234,7 @@ const fn heading(event: &Event) -> (Kind, Option<ExchangeId>) {
         Event::Lease { .. } => (Kind::Lease, None),
         Event::Admin { .. } => (Kind::Admin, None),
         Event::Forked { .. } => (Kind::Forked, None),
+        Event::Orphan { .. } => (Kind::Orphan, None),
     }
 }
 
@@ -324,7 +327,14 @@ fn body(event: &Event) -> Result<Vec<u8>, Unwritten> {
             body.bytes(digest)?.number(*rules)?.maybe_text(commit.as_deref())?
         }
         Event::Blocked { id, step, by } => body.bytes(id.as_bytes())?.text(step)?.operator(by)?,
-        Event::Lease { id, step } => body.bytes(id.as_bytes())?.text(step)?,
+        Event::Lease { id, step, by } => {
+            let body = body.bytes(id.as_bytes())?.text(step.as_str())?;
+            match by {
+                Some(by) => body.operator(by)?,
+                None => body,
+            }
+        }
+        Event::Orphan { target, object } => body.text(target.as_str())?.text(object)?,
         Event::Admin { action, by } => body.text(action)?.operator(by)?,
         Event::Forked { anchored: (size, root), by } => {
             body.number(*size)?.bytes(root)?.operator(by)?

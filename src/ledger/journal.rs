@@ -8,7 +8,8 @@ use crate::{
     clock::Instant,
     id::{BlockId, ExchangeId, LeaseId},
     ledger::{
-        Block, Change, Hash, LeaseIntent, Spend, entry::Kind, reader::StoredFacts, tree::TileRoot,
+        Block, Change, Hash, LeaseIntent, LeaseState, Spend, entry::Kind, reader::StoredFacts,
+        tree::TileRoot,
     },
 };
 
@@ -62,7 +63,7 @@ pub struct Row {
     /// The state that it changes.
     pub change: Option<Change>,
     /// The lease whose state it changes.
-    pub lease_step: Option<(LeaseId, &'static str)>,
+    pub lease_step: Option<(LeaseId, LeaseState)>,
     /// The policy set that it puts in force.
     pub policy: Option<Hash>,
     /// The head of an anchor that it acknowledges as not ours.

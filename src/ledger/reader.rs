@@ -8,7 +8,7 @@ use crate::{
     clock::Instant,
     grant::TargetName,
     id::{BlockId, ExchangeId, LeaseId},
-    ledger::{Block, Hash, tree::Nodes},
+    ledger::{Block, Hash, LeaseState, tree::Nodes},
 };
 
 /// Why something could not be read.
@@ -80,8 +80,45 @@ pub struct StoredLease {
     pub mint_deadline: Instant,
     /// The worst possible end of the credential.
     pub worst_end: Instant,
-    /// `opened`, or the step of its newest [`crate::ledger::Event::Lease`]; `void` after a void conclusion.
-    pub state: String,
+    /// Where it stands.
+    pub state: LeaseState,
+}
+
+/// How many live leases a target has in one state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseCount {
+    /// Where.
+    pub target: TargetName,
+    /// In which state.
+    pub state: LeaseState,
+    /// How many.
+    pub live: u64,
+    /// How many of them are due.
+    pub due: u64,
+}
+
+/// Which leases to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leases<'a> {
+    /// All that ever were.
+    All,
+    /// Those whose object may still exist.
+    Live,
+    /// Those in one state.
+    In(LeaseState),
+    /// Live ones of a target that were to end by then, the longest overdue first, without the first few.
+    Due {
+        /// Where.
+        target: &'a TargetName,
+        /// By when.
+        by: Instant,
+        /// How many to leave out.
+        skip: u32,
+    },
+    /// One by its id.
+    Of(LeaseId),
+    /// The one whose holder's token has this SHA-256.
+    Held(&'a Hash),
 }
 
 /// Reads the ledger and the state that is committed with it. Safe beside a running writer.
@@ -164,11 +201,23 @@ pub trait LedgerReader: Nodes + fmt::Debug + Send + Sync {
     /// The store can't be read.
     fn blocks(&self) -> Result<Vec<(BlockId, Block)>, ReadError>;
 
-    /// Leases in order of their worst end, `limit` at most; only those in `state`, if one is given.
+    /// The leases that `which` names, `limit` at most, in the order in which they are due; those that have ended last.
     ///
     /// # Errors
     /// The store can't be read.
-    fn leases(&self, state: Option<&str>, limit: u32) -> Result<Vec<StoredLease>, ReadError>;
+    fn leases(&self, which: Leases<'_>, limit: u32) -> Result<Vec<StoredLease>, ReadError>;
+
+    /// How many live leases there are, by target and state, and how many of them are due at `now`.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    fn lease_counts(&self, now: Instant) -> Result<Vec<LeaseCount>, ReadError>;
+
+    /// When the next live lease is due after `now`.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    fn next_due(&self, now: Instant) -> Result<Option<Instant>, ReadError>;
 }
 
 impl dyn LedgerReader + '_ {

@@ -1,29 +1,20 @@
 //! JWTs of ours: access tokens by RFC 9068, or plain ones for targets that want them.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
 use serde_json::Value;
 use thiserror::Error;
 
-use super::{Behind, Credential, JwtPlan, MintError, Minter, Plan, Prepared, act};
+use super::{Behind, Credential, JwtPlan, MintError, Minter, Plan, Prepared, act, lifetime};
 use crate::{
     chance::Chance,
     grant::{Grant, TargetName},
-    keys::{
-        Signer,
-        keyring::{Active, Keyring, TokenType},
-    },
-    ledger::{Hash, Recorded},
-    secret::Secret,
-    subject::{Algorithm, VerifiedSubject, issuers::IssuerUrl},
+    keys::keyring::{Active, Keyring, TokenType},
+    ledger::Recorded,
+    subject::{Algorithm, issuers::IssuerUrl},
     target::Expiry,
 };
 
@@ -168,16 +159,10 @@ impl JwtMinter {
         Ok(Self { target, keyring, chance })
     }
 
-    /// INVARIANT(never-outlive): the least of grant, ceiling and the key's window; and the subject token's own end, where a
-    /// rule says so or the token is one of ours (threat X06: a chain of exchanges never gains time).
+    /// INVARIANT(never-outlive): also not longer than the key's window.
     fn lifetime(&self, grant: &Grant, behind: &Behind<'_>, active: &Active) -> Duration {
-        let most = grant.lifetime.min(self.target.ceiling).min(active.window());
-        let ours = self.target.issuer.as_str();
-        let subject = Some(behind.subject)
-            .filter(|subject| grant.bounded_by_subject || act::is_ours(subject, ours));
-        let actor = behind.actor.filter(|actor| act::is_ours(actor, ours));
-        let ends = subject.into_iter().chain(actor).map(VerifiedSubject::expires_at);
-        ends.fold(most, |most, end| most.min(end.since(behind.now)))
+        let most = self.target.ceiling.min(active.window());
+        lifetime::bounded(most, grant, behind, self.target.issuer.as_str())
     }
 
     fn jti(&self) -> Result<String, MintError> {
@@ -214,7 +199,7 @@ impl Minter for JwtMinter {
             Some(fixed) => fixed.clone(),
             None => behind.subject.profile().our_subject(),
         };
-        let scope = scope(grant);
+        let scope = super::scope(grant);
         let jti = self.jti()?;
         let claims = ClaimsOut {
             iss: self.target.issuer.as_str(),
@@ -228,23 +213,14 @@ impl Minter for JwtMinter {
             act: act::chain(&behind, self.target.issuer.as_str())?,
             mapped: &grant.claims,
         };
-        let claims = serde_json::to_vec(&claims)
-            .map_err(|error| MintError::Internal(format!("claims do not serialise: {error}")))?;
-        let header = active.header(self.target.typ);
-        let room = claims.len().saturating_mul(4).div_ceil(3).saturating_add(header.len());
-        let mut signing_input = String::with_capacity(room.saturating_add(4));
-        signing_input.push_str(header);
-        signing_input.push('.');
-        URL_SAFE_NO_PAD.encode_string(&claims, &mut signing_input);
-        let digest = sha256(signing_input.as_bytes());
-        let kid = active.signer().key_id().to_owned();
+        let plan = JwtPlan::of(&active, self.target.typ, &claims)?;
         Ok(Prepared {
             target: self.target.name.clone(),
             scope,
             expires_at: crate::clock::Instant::from_seconds(exp),
             credential: jti,
             lease: None,
-            plan: Plan::Jwt(JwtPlan { signing_input, digest, kid }),
+            plan: Plan::Jwt(plan),
         })
     }
 
@@ -253,55 +229,22 @@ impl Minter for JwtMinter {
         if prepared.target != self.target.name {
             return Err(MintError::Internal(format!("prepared for `{}`", prepared.target)));
         }
-        // Irrefutable as long as there is one kind of plan; the next kind makes the compiler ask what to refuse here.
-        let Plan::Jwt(plan) = prepared.plan;
-        let signer = self.signer(&plan.kid)?;
-        let signature = signer.sign(plan.signing_input.as_bytes()).await;
-        let signature = signature.map_err(|error| MintError::Refused(error.to_string()))?;
-        // Once more: an RSA key may have been withdrawn while it waited for its turn.
-        self.signer(&plan.kid)?;
-        let mut token = plan.signing_input;
-        token.reserve_exact(signature.len().saturating_mul(2));
-        token.push('.');
-        URL_SAFE_NO_PAD.encode_string(&signature, &mut token);
+        let Plan::Jwt(plan) = prepared.plan else {
+            return Err(MintError::Internal(format!("a {} is no JWT", prepared.plan.kind())));
+        };
+        let token = plan.sign(&self.keyring).await?;
         let (issued_token_type, token_type) = match self.target.typ {
             TokenType::AccessToken => ("urn:ietf:params:oauth:token-type:access_token", "Bearer"),
             // RFC 8693 section 2.2.1: not usable as an access token here.
             TokenType::Jwt => ("urn:ietf:params:oauth:token-type:jwt", "N_A"),
         };
         Ok(Credential {
-            value: Secret::from(token),
+            value: token,
             issued_token_type,
             token_type,
             expires_at: prepared.expires_at,
             scope: prepared.scope,
+            lease: None,
         })
     }
-}
-
-impl JwtMinter {
-    /// The signer of what was prepared under `kid`: never a key that leaked meanwhile (threat K06).
-    fn signer(&self, kid: &str) -> Result<Arc<dyn Signer>, MintError> {
-        let gone = || {
-            let how = if self.keyring.withdrawn(kid) { "was withdrawn" } else { "may not sign" };
-            MintError::NoKey(format!("key `{kid}` {how}"))
-        };
-        self.keyring.find(kid).ok_or_else(gone)
-    }
-}
-
-/// The role, then what else was granted; each once.
-fn scope(grant: &Grant) -> Vec<String> {
-    let mut seen = BTreeSet::new();
-    let role = std::iter::once(grant.role.as_str());
-    let all = role.chain(grant.scope.iter().map(String::as_str));
-    all.filter(|scope| seen.insert(*scope)).map(str::to_owned).collect()
-}
-
-fn sha256(bytes: &[u8]) -> Hash {
-    let mut hash = Hash::default();
-    for (to, from) in hash.iter_mut().zip(digest::digest(&digest::SHA256, bytes).as_ref()) {
-        *to = *from;
-    }
-    hash
 }

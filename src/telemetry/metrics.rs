@@ -15,7 +15,10 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{clock::Instant, grant::IssuerName};
+use crate::{
+    clock::Instant,
+    grant::{IssuerName, TargetName},
+};
 
 /// `cambio_exchanges_total`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -77,6 +80,29 @@ pub struct Metrics {
     connections: Family<Surface, Gauge>,
     connections_refused: Family<Reason, Counter>,
     unaccounted_claims: Family<IssuerLabel, Counter>,
+    leases: Family<LeaseLabels, Gauge<u64, AtomicU64>>,
+    leases_due: Family<TargetLabel, Gauge<u64, AtomicU64>>,
+    lease_trouble: Family<TargetLabel, Gauge>,
+    lease_failures: Family<LeaseFailure, Counter>,
+    lease_lateness: Histogram,
+}
+
+/// Targets are named by the configuration, and by what was in it when a lease was opened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TargetLabel {
+    target: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LeaseLabels {
+    target: String,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LeaseFailure {
+    target: String,
+    kind: &'static str,
 }
 
 impl fmt::Debug for Metrics {
@@ -175,8 +201,59 @@ impl Metrics {
                 "Tokens with a claim that the issuer's preset does not know",
                 Family::default()
             ),
+            leases: metric!("leases", "Live leases, by target and state", Family::default()),
+            leases_due: metric!(
+                "leases_due",
+                "Live leases that should have ended by now",
+                Family::default()
+            ),
+            lease_trouble: metric!(
+                "lease_trouble",
+                "1 where leases of the target can't be ended now",
+                Family::default()
+            ),
+            lease_failures: metric!(
+                "lease_failures",
+                "Leases that could not be ended, by try; and orphans that were found",
+                Family::default()
+            ),
+            lease_lateness: metric!(
+                "lease_lateness",
+                "How long after its end a lease was gone",
+                Seconds,
+                Histogram::new([0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3_600.0])
+            ),
             registry,
         }
+    }
+
+    /// The live leases by (target, state, live, due), and the targets where they can't be ended. What is no more is gone here.
+    pub fn leases<'a>(
+        &self,
+        counts: impl Iterator<Item = (&'a TargetName, &'static str, u64, u64)>,
+        troubled: impl Iterator<Item = &'a TargetName>,
+    ) {
+        self.leases.clear();
+        self.leases_due.clear();
+        self.lease_trouble.clear();
+        for (target, state, live, due) in counts {
+            let target = target.to_string();
+            self.leases.get_or_create(&LeaseLabels { target: target.clone(), state }).set(live);
+            self.leases_due.get_or_create(&TargetLabel { target }).inc_by(due);
+        }
+        for target in troubled {
+            self.lease_trouble.get_or_create(&TargetLabel { target: target.to_string() }).set(1);
+        }
+    }
+
+    /// A lease ended, so long after it was due.
+    pub fn lease_ended(&self, late: Duration) {
+        self.lease_lateness.observe(late.as_secs_f64());
+    }
+
+    /// A try to end a lease failed: `unreachable`, `failed`, or `orphan` for what had none.
+    pub fn lease_failed(&self, target: &TargetName, kind: &'static str) {
+        self.lease_failures.get_or_create(&LeaseFailure { target: target.to_string(), kind }).inc();
     }
 
     /// `OpenMetrics` text.

@@ -23,10 +23,17 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("target", &["grant"]),
     ("subject", &["clock", "grant", "json", "secret", "web"]),
     ("policy", &["clock", "grant", "subject", "target", "yaml"]),
+    ("lease", &["chance", "clock", "grant", "id", "ledger"]),
     ("ledger", &["chance", "clock", "grant", "id", "policy", "secret", "subject"]),
     ("protector", &["secret"]),
     ("keys", &["chance", "clock", "grant", "ledger", "protector", "secret", "subject"]),
-    ("mint", &["chance", "clock", "grant", "id", "keys", "ledger", "secret", "subject", "target"]),
+    (
+        "mint",
+        &[
+            "chance", "clock", "grant", "id", "keys", "lease", "ledger", "secret", "subject",
+            "target",
+        ],
+    ),
     ("refusal", &["grant", "ledger", "mint", "policy", "subject"]),
     ("exchange", &["clock", "grant", "id", "ledger", "mint", "policy", "refusal", "subject"]),
     (

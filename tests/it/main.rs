@@ -1,4 +1,4 @@
-//! Ring 1: one binary, no network but loopback, no service. `tests/README.md` tells of the other rings.
+//! Ring 1: one binary, no network but loopback; what needs a server is ring 3. `tests/README.md` tells of the other rings.
 //!
 //! `#[cfg(test)]` on each module is for clippy: it lets helpers, not only test functions, unwrap.
 
@@ -27,6 +27,8 @@ mod configuration;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod databases;
+#[cfg(test)]
 mod docs;
 #[cfg(test)]
 mod edge;
@@ -36,6 +38,8 @@ mod exchange;
 mod keys;
 #[cfg(test)]
 mod ledger;
+#[cfg(test)]
+mod platforms;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]

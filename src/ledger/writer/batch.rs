@@ -139,7 +139,7 @@ impl Scribe {
         match &proposal.change {
             Some(Change::BlockSet { id, block }) => self.blocks.set(*id, block.clone()),
             Some(Change::BlockLifted { id }) => self.blocks.lift(*id),
-            Some(Change::KeyRing { .. } | Change::PolicySet { .. } | Change::Voided { .. })
+            Some(Change::KeyRing { .. } | Change::PolicySet { .. } | Change::Concluded { .. })
             | None => {}
         }
         let Event::Granted(granted) = &proposal.event else { return Fate::Stands };
@@ -286,7 +286,7 @@ fn row(it: &mut Judged, stamp: &Stamp) -> Option<Row> {
 /// What an event means for the state beside the log.
 fn effects_of(event: &Event, row: &mut Row) {
     match event {
-        Event::Lease { id, step } => row.lease_step = Some((*id, step)),
+        Event::Lease { id, step, .. } => row.lease_step = Some((*id, *step)),
         Event::Policy { digest, .. } => row.policy = Some(*digest),
         Event::Forked { anchored, .. } => row.fork = Some(*anchored),
         Event::Granted(_)
@@ -295,6 +295,7 @@ fn effects_of(event: &Event, row: &mut Row) {
         | Event::RolledUp { .. }
         | Event::Keys { .. }
         | Event::Blocked { .. }
+        | Event::Orphan { .. }
         | Event::Admin { .. } => {}
     }
 }

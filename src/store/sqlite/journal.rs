@@ -2,12 +2,13 @@
 
 use std::{fs::File, path::PathBuf};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::{
     clock::Instant,
+    id::LeaseId,
     ledger::{
-        Change, Hash, LeaseIntent, Spend,
+        Change, Hash, LeaseIntent, LeaseState, Spend,
         journal::{Batch, Claim, Journal, JournalError, Row, Standing, Verdict},
         tree::sha256,
     },
@@ -220,9 +221,7 @@ fn insert(connection: &Connection, row: &Row) -> Result<(), JournalError> {
         open_lease(connection, index, lease)?;
     }
     if let Some((id, step)) = &row.lease_step {
-        connection
-            .prepare_cached("UPDATE lease SET state = ?2 WHERE id = ?1")?
-            .execute(params![id.as_bytes(), step])?;
+        step_lease(connection, *id, *step)?;
     }
     if let Some(digest) = &row.policy {
         connection
@@ -244,8 +243,8 @@ fn open_lease(
 ) -> Result<(), JournalError> {
     connection
         .prepare_cached(
-            "INSERT INTO lease (id, idx, target, object, mint_deadline, worst_end, state) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'opened')",
+            "INSERT INTO lease (id, idx, target, object, mint_deadline, worst_end, token, state, due) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
         .execute(params![
             lease.id.as_bytes(),
@@ -254,7 +253,28 @@ fn open_lease(
             lease.object,
             at(lease.mint_deadline),
             at(lease.worst_end),
+            lease.token,
+            LeaseState::Opened.as_str(),
+            LeaseState::Opened.due(lease.mint_deadline, lease.worst_end).map(at),
         ])?;
+    Ok(())
+}
+
+/// A step that may not follow the state that stands is left out: the entry tells of it, the state does not go back.
+fn step_lease(connection: &Connection, id: LeaseId, step: LeaseState) -> Result<(), JournalError> {
+    let found: Option<(String, i64, i64)> = connection
+        .prepare_cached("SELECT state, mint_deadline, worst_end FROM lease WHERE id = ?1")?
+        .query_row([id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    let Some((from, deadline, end)) = found else { return Ok(()) };
+    if !LeaseState::of(&from).is_some_and(|from| step.may_follow(from)) {
+        return Ok(());
+    }
+    let instant = |at: i64| Instant::from_milliseconds(at.unsigned_abs());
+    let due = step.due(instant(deadline), instant(end)).map(at);
+    connection
+        .prepare_cached("UPDATE lease SET state = ?2, due = ?3 WHERE id = ?1")?
+        .execute(params![id.as_bytes(), step.as_str(), due])?;
     Ok(())
 }
 
@@ -288,16 +308,14 @@ fn apply(connection: &Connection, index: i64, change: &Change) -> Result<(), Jou
                 .prepare_cached("DELETE FROM block WHERE id = ?1")?
                 .execute([id.as_bytes()])?;
         }
-        Change::Voided { spend, lease } => {
-            if let Some(spend) = spend {
+        Change::Concluded { release, lease } => {
+            if let Some(spend) = release {
                 connection
                     .prepare_cached("DELETE FROM spend WHERE key = ?1")?
                     .execute([spend_key(spend)])?;
             }
-            if let Some(lease) = lease {
-                connection
-                    .prepare_cached("UPDATE lease SET state = 'void' WHERE id = ?1")?
-                    .execute([lease.as_bytes()])?;
+            if let Some((id, state)) = lease {
+                step_lease(connection, *id, *state)?;
             }
         }
     }

@@ -13,10 +13,11 @@ use crate::{
     clock::Instant,
     id::{BlockId, ExchangeId, LeaseId},
     ledger::{
-        Block, Hash,
+        Block, Hash, LeaseState,
         entry::Kind,
         reader::{
-            LedgerReader, ReadError, StoredCheckpoint, StoredEntry, StoredFacts, StoredLease,
+            LeaseCount, Leases, LedgerReader, ReadError, StoredCheckpoint, StoredEntry,
+            StoredFacts, StoredLease,
         },
         tree::Nodes,
     },
@@ -204,15 +205,64 @@ impl LedgerReader for SqliteReader {
         self.with(blocks)
     }
 
-    fn leases(&self, state: Option<&str>, limit: u32) -> Result<Vec<StoredLease>, ReadError> {
+    fn leases(&self, which: Leases<'_>, limit: u32) -> Result<Vec<StoredLease>, ReadError> {
+        use rusqlite::types::Value;
+        let (condition, value) = match which {
+            Leases::All => ("?1 IS NULL", Value::Null),
+            Leases::Live => ("?1 IS NULL AND due IS NOT NULL", Value::Null),
+            Leases::In(state) => ("state = ?1", Value::from(state.as_str().to_owned())),
+            Leases::Due { by, .. } => {
+                ("due <= ?1 AND due IS NOT NULL AND target = ?3", Value::from(milliseconds(by)))
+            }
+            Leases::Of(id) => ("id = ?1", Value::from(id.as_bytes().to_vec())),
+            Leases::Held(token) => ("token = ?1", Value::from(token.to_vec())),
+        };
+        let (target, skip) = match which {
+            Leases::Due { target, skip, .. } => (Some(target.as_str()), skip),
+            Leases::All | Leases::Live | Leases::In(_) | Leases::Of(_) | Leases::Held(_) => {
+                (None, 0)
+            }
+        };
+        let sql = format!(
+            "SELECT id, idx, target, object, mint_deadline, worst_end, state FROM lease \
+             WHERE {condition} AND (?3 IS NULL OR target = ?3) \
+             ORDER BY due IS NULL, due, worst_end, id LIMIT ?2 OFFSET ?4"
+        );
+        self.with(|connection| {
+            connection
+                .prepare_cached(&sql)?
+                .query_map(params![value, limit, target, skip], lease)?
+                .collect()
+        })
+    }
+
+    fn lease_counts(&self, now: Instant) -> Result<Vec<LeaseCount>, ReadError> {
         self.with(|connection| {
             connection
                 .prepare_cached(
-                    "SELECT id, idx, target, object, mint_deadline, worst_end, state FROM lease \
-                     WHERE ?1 IS NULL OR state = ?1 ORDER BY worst_end LIMIT ?2",
+                    "SELECT target, state, count(*), sum(due <= ?1) FROM lease \
+                     WHERE due IS NOT NULL GROUP BY target, state",
                 )?
-                .query_map(params![state, limit], lease)?
+                .query_map([milliseconds(now)], |row| {
+                    let (target, state): (String, String) = (row.get(0)?, row.get(1)?);
+                    let state = LeaseState::of(&state);
+                    Ok(LeaseCount {
+                        target: target.into(),
+                        state: state.ok_or_else(|| unreadable(1, StateError(String::new())))?,
+                        live: number(row, 2)?,
+                        due: number(row, 3)?,
+                    })
+                })?
                 .collect()
+        })
+    }
+
+    fn next_due(&self, now: Instant) -> Result<Option<Instant>, ReadError> {
+        self.with(|connection| {
+            let next: Option<i64> = connection
+                .prepare_cached("SELECT min(due) FROM lease WHERE due > ?1")?
+                .query_row([milliseconds(now)], |row| row.get(0))?;
+            Ok(next.map(|at| Instant::from_milliseconds(at.unsigned_abs())))
         })
     }
 }
@@ -273,7 +323,7 @@ fn checkpoint(row: &Row<'_>) -> rusqlite::Result<StoredCheckpoint> {
 }
 
 fn lease(row: &Row<'_>) -> rusqlite::Result<StoredLease> {
-    let target: String = row.get(2)?;
+    let (target, state): (String, String) = (row.get(2)?, row.get(6)?);
     Ok(StoredLease {
         id: LeaseId::from_bytes(fixed(row, 0)?),
         index: number(row, 1)?,
@@ -281,8 +331,17 @@ fn lease(row: &Row<'_>) -> rusqlite::Result<StoredLease> {
         object: row.get(3)?,
         mint_deadline: instant(row, 4)?,
         worst_end: instant(row, 5)?,
-        state: row.get(6)?,
+        state: LeaseState::of(&state).ok_or_else(|| unreadable(6, StateError(state)))?,
     })
+}
+
+/// A word in the place of a lease's state that is none.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is no state of a lease")]
+struct StateError(String);
+
+fn milliseconds(at: Instant) -> i64 {
+    i64::try_from(at.milliseconds()).unwrap_or(i64::MAX)
 }
 
 fn instant(row: &Row<'_>, column: usize) -> rusqlite::Result<Instant> {

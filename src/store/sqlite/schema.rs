@@ -31,9 +31,11 @@ CREATE TABLE spend (key BLOB PRIMARY KEY, forget_at INTEGER NOT NULL) STRICT, WI
 CREATE INDEX spend_end ON spend (forget_at);
 CREATE TABLE lease (
     id BLOB PRIMARY KEY, idx INTEGER NOT NULL, target TEXT NOT NULL, object TEXT NOT NULL,
-    mint_deadline INTEGER NOT NULL, worst_end INTEGER NOT NULL, state TEXT NOT NULL
+    mint_deadline INTEGER NOT NULL, worst_end INTEGER NOT NULL, token BLOB NOT NULL,
+    state TEXT NOT NULL, due INTEGER
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX lease_end ON lease (worst_end);
+CREATE INDEX lease_due ON lease (target, due, state) WHERE due IS NOT NULL;
+CREATE UNIQUE INDEX lease_token ON lease (token);
 CREATE TABLE block (id BLOB PRIMARY KEY, idx INTEGER NOT NULL, block TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE policy_set (digest BLOB PRIMARY KEY, sources TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE key_ring (one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER NOT NULL, sealed TEXT NOT NULL) STRICT;

@@ -6,8 +6,10 @@ use cambio::{
     clock::Clock as _,
     id::{BlockId, LeaseId},
     ledger::{
-        Block, Change, Commit, CommitError, Committed, Event, LeaseIntent, Operator, Proposal,
-        entry::Entry, reader::LedgerReader,
+        Block, Change, Commit, CommitError, Committed, Event, LeaseIntent, LeaseState, Operator,
+        Proposal,
+        entry::Entry,
+        reader::{Leases, LedgerReader},
     },
     store::Store,
 };
@@ -54,6 +56,7 @@ async fn everything_is_durable_before_the_answer(ledger: &dyn Commit, log: &Log)
         object: "cambio_1".into(),
         mint_deadline: NOW.plus(Duration::from_secs(10)),
         worst_end: NOW.plus(Duration::from_mins(15)),
+        token: [7; 32],
     };
     let mut proposal = grant(1);
     proposal.lease = Some(lease);
@@ -64,7 +67,7 @@ async fn everything_is_durable_before_the_answer(ledger: &dyn Commit, log: &Log)
     assert_eq!(stored.time, receipt.time());
     assert_eq!(Entry::decode(&stored.leaf).unwrap().body["exchange_id"], exchange(1).to_string());
     assert!(stored.facts.is_some(), "duty 1: facts");
-    assert_eq!(elsewhere.leases(Some("opened"), 9).unwrap()[0].object, "cambio_1");
+    assert_eq!(elsewhere.leases(Leases::In(LeaseState::Opened), 9).unwrap()[0].object, "cambio_1");
 }
 
 /// Duty 2.
@@ -147,6 +150,7 @@ async fn a_spent_token_leaves_a_refusal_with_the_facts_of_the_grant() {
         object: "never".into(),
         mint_deadline: NOW,
         worst_end: NOW,
+        token: [7; 32],
     });
     let outcome = log.writer.commit(again).await;
     assert!(matches!(outcome, Ok(Committed::AlreadySpent(_))), "{outcome:?}");
@@ -156,7 +160,7 @@ async fn a_spent_token_leaves_a_refusal_with_the_facts_of_the_grant() {
     assert_eq!(entry.body["reason"], "already_spent");
     let facts = stored.facts.unwrap();
     assert_eq!(entry.commitment, Some(cambio::ledger::entry::commitment(&facts)));
-    assert_eq!(log.reader.leases(None, 9).unwrap(), Vec::new(), "no lease of a refusal");
+    assert_eq!(log.reader.leases(Leases::All, 9).unwrap(), Vec::new(), "no lease of a refusal");
 }
 
 #[tokio::test]
@@ -283,7 +287,7 @@ async fn a_void_conclusion_makes_the_token_unspent_again() {
     let log = Log::create();
     durable(log.writer.commit(grant(1)).await);
     let event = Event::Concluded { exchange_id: exchange(1), outcome: "void" };
-    let change = Some(Change::Voided { spend: grant(1).spend, lease: None });
+    let change = Some(Change::Concluded { release: grant(1).spend, lease: None });
     durable(log.writer.commit(Proposal { change, ..Proposal::of(event) }).await);
     durable(log.writer.commit(grant(1)).await);
     let kinds: Vec<_> = log.reader.history(exchange(1)).unwrap();

@@ -37,7 +37,7 @@ async fn holds(minter: &dyn Minter, mint: &Mint) {
     // Duty 3: `Recorded` is moved into `mint`, so that a second credential does not compile; and it is the prepared one.
     let prepared = minter.prepare(&grant(60), mint.behind(&subject)).unwrap();
     let (end, name) = (prepared.expires_at, prepared.credential.clone());
-    let Plan::Jwt(plan) = &prepared.plan;
+    let Plan::Jwt(plan) = &prepared.plan else { panic!("no JWT") };
     let input = plan.signing_input.clone();
     let recorded = mint.recorded(prepared).await;
     mint.bench.pass(5);

@@ -313,6 +313,7 @@ async fn a_grant_is_answered_with_its_credential_its_true_end_and_its_receipt() 
             token_type: "Bearer",
             expires_at: NOW.plus(Duration::from_secs(600)),
             scope: vec!["deploy".to_owned()],
+            lease: None,
         },
         receipt,
         kind: "jwt",

@@ -124,7 +124,7 @@ impl Mint {
     }
 
     pub(crate) async fn recorded(&self, prepared: Prepared) -> Recorded<Prepared> {
-        let Plan::Jwt(plan) = &prepared.plan;
+        let Plan::Jwt(plan) = &prepared.plan else { panic!("no JWT") };
         let event = Event::Granted(Granted {
             exchange_id: ExchangeId::make(self.bench.clock_now(), &*self.chance).unwrap(),
             issuer: "ci".into(),
@@ -183,7 +183,7 @@ pub(crate) fn parts(token: &str) -> (Value, Value) {
 }
 
 fn claims_of(prepared: &Prepared) -> Value {
-    let Plan::Jwt(plan) = &prepared.plan;
+    let Plan::Jwt(plan) = &prepared.plan else { panic!("no JWT") };
     parts(&plan.signing_input).1
 }
 
@@ -219,7 +219,7 @@ async fn a_token_says_who_for_whom_until_when_and_by_which_rule() {
     fixed.subject = Some("orders-reader".to_owned());
     let prepared = minter.prepare(&fixed, mint.behind(&subject)).unwrap();
     assert_eq!(claims_of(&prepared)["sub"], "orders-reader");
-    let Plan::Jwt(plan) = &prepared.plan;
+    let Plan::Jwt(plan) = &prepared.plan else { panic!("no JWT") };
     let digest =
         aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, plan.signing_input.as_bytes());
     assert_eq!(digest.as_ref(), plan.digest, "the entry commits to every byte that is signed");
@@ -320,7 +320,7 @@ async fn x10_never_outlive_the_window_of_the_key() {
     // And shorter again: what was signed for an hour keeps its key for an hour.
     mint.bench.terms.longest_lifetime = Duration::from_secs(60);
     mint.rotator = mint.bench.start().await;
-    let Plan::Jwt(plan) = &prepared.plan;
+    let Plan::Jwt(plan) = &prepared.plan else { panic!("no JWT") };
     mint.bench.pass(3_600);
     mint.rotator.rotate_now(Algorithm::ES256, false).await.unwrap();
     mint.bench.pass(3_600);

@@ -15,7 +15,7 @@ use cambio::{
     app::{
         Existing, Mode, books,
         scene::{self, Means},
-        seams,
+        seams, targets,
     },
     chance::{Chance, SystemChance},
     clock::{Clock, Instant, ManualClock},
@@ -23,6 +23,7 @@ use cambio::{
     edge::{self, OurIssuer, Proxies, RateLimit, Surface},
     exchange::{Exchange, Scene},
     keys::rotator::Rotator,
+    lease::{ending::Ending, reaper::Reaper},
     ledger::{
         Change, Commit, Committed, Event, Operator, Proposal,
         checkpoint::Checkpointer,
@@ -150,7 +151,8 @@ impl Broker {
             mode: Mode::Serve,
         };
         let adopted = scene::policies(&config, clock.now()).unwrap();
-        let scene = scene::scene(&config, &means, adopted.set).unwrap();
+        let makers = targets::makers(&config, &means).unwrap();
+        let scene = scene::scene(&config, &means, adopted.set, makers.minters).unwrap();
         let rollup = Arc::new(Rollup::default());
         let limits = &config.limits;
         let exchange = Arc::new(Exchange {
@@ -162,6 +164,15 @@ impl Broker {
             tasks,
         });
         let metrics = Arc::new(Metrics::new());
+        let ledger: Arc<dyn Commit> = Arc::new(books.writer.clone());
+        let reaper = Arc::new(Reaper::of(
+            Arc::clone(&books.reader),
+            Arc::clone(&ledger),
+            makers.revokers,
+            (Arc::clone(&clock), Arc::clone(&chance)),
+            Arc::new(seams::LeaseMetrics(Arc::clone(&metrics))),
+        ));
+        let ending = Arc::new(Ending::of(Arc::clone(&books.reader), ledger, reaper));
         let surface = Surface {
             exchanges: Arc::clone(&exchange) as Arc<dyn edge::Exchanges>,
             published: Arc::new(seams::Keys(Arc::clone(&means.keyring))),
@@ -170,6 +181,10 @@ impl Broker {
                 config.issuer.clone(),
                 Arc::clone(&means.keyring),
             )),
+            revocations: Arc::new(seams::LeaseRevocations {
+                tokens: seams::OwnTokens::of(config.issuer.clone(), Arc::clone(&means.keyring)),
+                ending: Arc::clone(&ending),
+            }),
             clock,
             chance,
             metrics: Arc::clone(&metrics),
@@ -212,9 +227,9 @@ impl Broker {
     pub(crate) async fn adopt(&self, orders: &str) -> Arc<PolicySet> {
         self.site.write("policies/orders.yaml", orders);
         let set = scene::policies(&self.config, self.clock.now()).unwrap().set;
-        self.exchange
-            .scene
-            .store(Arc::new(scene::scene(&self.config, &self.means, Arc::clone(&set)).unwrap()));
+        let minters = targets::makers(&self.config, &self.means).unwrap().minters;
+        let scene = scene::scene(&self.config, &self.means, Arc::clone(&set), minters).unwrap();
+        self.exchange.scene.store(Arc::new(scene));
         self.put_in_force().await;
         set
     }

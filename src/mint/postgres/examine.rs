@@ -1,0 +1,1 @@
+//! `doctor`: is the server there, and has our role just enough rights?
