@@ -62,7 +62,8 @@ struct Careless {
 
 impl Careless {
     fn tell(&self, what: &dyn Debug) {
-        self.debugged.lock().unwrap().push_str(&format!("{what:?} {what:#?}"));
+        use std::fmt::Write as _;
+        write!(self.debugged.lock().unwrap(), "{what:?} {what:#?}").unwrap();
     }
 }
 
@@ -187,7 +188,7 @@ async fn b12_a_login_is_answered_with_everything_that_its_holder_needs() {
     let token = body["lease"]["token"].as_str().unwrap();
     assert!(token.starts_with("cambio_lt_") && token.len() == 53, "{} bytes", token.len());
     let held = world.broker.reader.leases(Leases::Held(&token_hash(token)), 9).unwrap();
-    assert_eq!(held, [lease.clone()]);
+    assert_eq!(held, std::slice::from_ref(&lease));
     // What the server knows of it.
     assert_eq!((has.role.as_str(), has.lifetime), ("read", seconds(LIFETIME)));
     assert_eq!(password.len(), 32);
