@@ -219,7 +219,6 @@ async fn b07_a_role_with_every_category_has_no_power_over_the_server() {
         "CLIENT LIST",
         "CLIENT KILL USER cambio",
         "CLIENT PAUSE 1",
-        "DEBUG SLEEP 0",
         "FUNCTION FLUSH",
         "FUNCTION LIST",
         "SCRIPT FLUSH",
