@@ -232,7 +232,8 @@ impl Logins for MysqlLogins {
             return Err(LoginError::Refused(reason.to_owned()));
         }
         let making = Making {
-            login,
+            password: &login.password,
+            attribution: &login.attribution,
             require_tls: *require_tls,
             sessions: *sessions,
             member_of: &role.member_of,
