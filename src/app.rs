@@ -26,7 +26,7 @@ use crate::{
     },
     exchange::{Exchange, RateLimit},
     keys::{KeysError, rotator::Rotator},
-    lease::reaper::Reaper,
+    lease::{ending::Ending, reaper::Reaper},
     ledger::{
         Commit, anchor::Anchor, checkpoint, reader::LedgerReader, rollup::Rollup, writer::Writer,
     },
@@ -36,6 +36,7 @@ use crate::{
 
 pub mod books;
 pub mod journal;
+mod leases;
 pub mod loops;
 pub mod powers;
 pub mod reload;
@@ -103,7 +104,7 @@ pub struct State {
     anchors: Vec<Arc<dyn Anchor>>,
     rollup: Arc<Rollup>,
     rotator: Arc<Rotator>,
-    reaper: Arc<Reaper>,
+    ending: Arc<Ending>,
     metrics: Arc<Metrics>,
     tls: Option<Arc<Tls>>,
     /// Why the last reload failed, if it did: readiness detail.
@@ -138,6 +139,7 @@ pub async fn start(
 ) -> Result<Running, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let chance: Arc<dyn Chance> = Arc::new(SystemChance);
+    preflight(&config, mode, clock.now())?;
     let books = books::open(&config, existing, &clock, &chance).await?;
     let tasks = TaskTracker::new();
     let means = Means {
@@ -161,6 +163,7 @@ pub async fn start(
         (Arc::clone(&clock), Arc::clone(&chance)),
         Arc::new(seams::LeaseMetrics(Arc::clone(&metrics))),
     ));
+    let ending = Arc::new(Ending::of(Arc::clone(&books.reader), Arc::clone(&ledger), reaper));
     let scene = scene::scene(&config, &means, Arc::clone(&adopted.set), makers.minters)?;
     let exchange = Arc::new(Exchange {
         scene: ArcSwap::from_pointee(scene),
@@ -190,7 +193,7 @@ pub async fn start(
         rollup,
         rotator: books.rotator,
         metrics,
-        reaper,
+        ending,
         tls,
         trouble: ArcSwapOption::from_pointee(trouble),
         anchor_trouble: ArcSwapOption::empty(),
@@ -201,6 +204,19 @@ pub async fn start(
     let checkpointer =
         checkpoint::anchor_first(books.checkpointer, &state.anchors, state.means.clock.now()).await;
     listen(state, checkpointer.map_err(|error| StartError::Ledger(error.to_string()))?).await
+}
+
+/// Whatever can be known to be wrong before a store is opened, or made: pinned keys and the key-encryption key.
+///
+/// # Errors
+/// What was found.
+pub fn preflight(
+    config: &Config,
+    mode: Mode,
+    now: crate::clock::Instant,
+) -> Result<(), StartError> {
+    scene::preflight(config, mode, now)?;
+    books::protector(config).map(drop)
 }
 
 /// The policies on disk; or, loudly, the last good set, when those are bad (design section 5, "Loading").
@@ -251,14 +267,17 @@ async fn listen(
         Mode::Dev => OurIssuer::dangerously_plain(config.issuer.as_str()),
     };
     let proxies = Proxies::of(config.listen.proxies.iter().copied());
+    let own_tokens =
+        || seams::OwnTokens::of(config.issuer.clone(), Arc::clone(&state.means.keyring));
     let surface = Surface {
         exchanges: Arc::clone(&state.exchange) as Arc<dyn edge::Exchanges>,
         published: Arc::new(seams::Keys(Arc::clone(&state.means.keyring))),
         log: Arc::new(seams::PublicLog(Arc::clone(&state.reader))),
-        introspect: Arc::new(seams::OwnTokens::of(
-            config.issuer.clone(),
-            Arc::clone(&state.means.keyring),
-        )),
+        introspect: Arc::new(own_tokens()),
+        revocations: Arc::new(seams::LeaseRevocations {
+            tokens: own_tokens(),
+            ending: Arc::clone(&state.ending),
+        }),
         clock: Arc::clone(&state.means.clock),
         chance: Arc::clone(&state.means.chance),
         metrics: Arc::clone(&state.metrics),

@@ -14,6 +14,7 @@ mod failure;
 mod harden;
 mod http;
 mod keys;
+mod leases;
 mod ledger;
 mod policy;
 mod render;
@@ -59,6 +60,9 @@ enum Verb {
     /// Set, list and lift blocks: durable denies that need no file
     #[command(subcommand)]
     Block(block::Block),
+    /// List and end leases: credentials that the broker ends
+    #[command(subcommand)]
+    Leases(leases::Leases),
     /// List, rotate, withdraw and export our signing keys
     #[command(subcommand)]
     Keys(keys::Keys),
@@ -115,6 +119,7 @@ pub async fn run(arguments: Arguments, talk: &mut Talk) -> Exit {
         Verb::Config(config) => config::run(&config, talk),
         Verb::Policy(policy) => policy::run(policy, talk).await,
         Verb::Block(block) => block::run(block, talk).await,
+        Verb::Leases(leases) => leases::run(leases, talk).await,
         Verb::Keys(keys) => keys::run(keys, talk).await,
         Verb::Ledger(ledger) => ledger::run(ledger, talk).await,
         Verb::Exchange(exchange) => exchange::run(exchange, talk).await,

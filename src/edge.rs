@@ -1,7 +1,7 @@
 //! Step 1 and the last one: the HTTP surfaces. Bytes become an [`ExchangeRequest`]; what the exchange gave becomes an
 //! OAuth answer. Nothing here decides, signs or stores.
 //!
-//! What the edge needs of the rest of the process comes through six small seams, which `app` fills.
+//! What the edge needs of the rest of the process comes through seven small seams, which `app` fills.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -34,12 +34,14 @@ use crate::{
 pub mod admin;
 pub mod admin_client;
 pub mod answer;
+mod caller;
 pub mod discovery;
 pub mod form;
 pub mod introspect;
 pub mod listen;
 pub mod log;
 pub mod operations;
+pub mod revoke;
 pub mod source;
 pub mod tls;
 pub mod token;
@@ -107,14 +109,14 @@ pub trait Log: fmt::Debug + Send + Sync {
     async fn tile(&self, tile: TileName) -> Result<Option<Bytes>, Unavailable>;
 }
 
-/// Why the caller of `/introspect` gets no answer about a token.
+/// Why a caller of our own API is not served.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum CallerRefused {
     /// Its own token is none of ours, or not a live one (RFC 6750 section 3.1, `invalid_token`).
     #[error("the caller's token was not accepted: {0}")]
     Unauthenticated(String),
-    /// It holds no role `introspect:<audience>` of target `cambio` (`insufficient_scope`).
-    #[error("the caller has no role `introspect:`")]
+    /// It holds no role of target `cambio` that allows this (`insufficient_scope`).
+    #[error("the caller has no role for this")]
     NotAllowed,
     /// Nobody can be judged now.
     #[error(transparent)]
@@ -140,6 +142,40 @@ pub trait Introspect: fmt::Debug + Send + Sync {
         token: Secret,
         now: Instant,
     ) -> Result<Option<Map<String, Value>>, CallerRefused>;
+}
+
+/// What became of a revocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revocation {
+    /// It is gone from its target, or was before.
+    Ended,
+    /// It is recorded and due, and the target has not ended it yet.
+    Pending,
+    /// Nothing of this name or token is known.
+    Unknown,
+    /// It is a JWT: nobody can call one back.
+    Unsupported,
+}
+
+/// Ends leases (RFC 7009).
+///
+/// Duties:
+///
+/// 1. without a caller only the lease whose token is shown can be ended (threat B11);
+/// 2. the revocation is durable before anything is told, and goes on if the target does not answer;
+/// 3. the caller is judged before the token is looked at.
+#[async_trait]
+pub trait Revocations: fmt::Debug + Send + Sync {
+    /// Ends the lease of `token`: its holder's token, or with a `caller` of role `revoke` its id too.
+    ///
+    /// # Errors
+    /// The caller may not, or nothing can be recorded now.
+    async fn revoke(
+        &self,
+        caller: Option<Secret>,
+        token: Secret,
+        now: Instant,
+    ) -> Result<Revocation, CallerRefused>;
 }
 
 /// One thing that readiness looks at.
@@ -225,6 +261,8 @@ pub struct Surface {
     pub log: Arc<dyn Log>,
     /// Who tells about our tokens.
     pub introspect: Arc<dyn Introspect>,
+    /// Who ends leases.
+    pub revocations: Arc<dyn Revocations>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// Makes exchange ids.
@@ -255,6 +293,7 @@ pub fn router(surface: Surface) -> Router {
     let mut router = Router::new()
         .route(&at("/token"), post(token::token))
         .route(&at("/introspect"), post(introspect::introspect))
+        .route(&at("/revoke"), post(revoke::revoke))
         .route(&at("/authorize"), get(discovery::no_authorization))
         .route(&at("/jwks"), get(discovery::jwks))
         .route(&at("/.well-known/openid-configuration"), get(discovery::metadata))

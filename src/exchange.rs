@@ -156,7 +156,7 @@ impl Exchange {
     ) -> Result<Issued, Refusal> {
         let ledger = Arc::clone(&self.ledger);
         let work = Outliving::of(&self.tasks, async move {
-            let (outside, kind) = (prepared.lease.is_some(), prepared.plan.kind());
+            let (outside, kind) = (prepared.plan.is_outside(), prepared.plan.kind());
             let opened = Opened {
                 spend: proposal.spend.clone(),
                 lease: proposal.lease.as_ref().map(|lease| lease.id),

@@ -8,6 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use aws_lc_rs::digest;
 use thiserror::Error;
 
 use crate::{
@@ -28,8 +29,13 @@ mod lifetime;
 pub mod login;
 pub mod mysql;
 pub mod name;
+pub mod postgres;
 pub mod reach;
 pub mod redis;
+mod signed;
+pub mod sql;
+
+pub use signed::JwtPlan;
 
 /// Who stands behind a credential, and in which exchange.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +86,15 @@ impl Plan {
         }
     }
 
+    /// Whether the mint has an effect outside this process: then it is concluded, however it ends.
+    #[must_use]
+    pub const fn is_outside(&self) -> bool {
+        match self {
+            Self::Jwt(_) => false,
+            Self::Login(_) => true,
+        }
+    }
+
     /// What will be signed, and by which key, where something is: SHA-256 and `kid`.
     #[must_use]
     pub fn signed(&self) -> Option<(Hash, &str)> {
@@ -88,17 +103,6 @@ impl Plan {
             Self::Login(_) => None,
         }
     }
-}
-
-/// The signing input of a JWT and the key that will sign it.
-#[derive(Debug)]
-pub struct JwtPlan {
-    /// `base64url(header).base64url(claims)`.
-    pub signing_input: String,
-    /// Its SHA-256, which the entry holds.
-    pub digest: Hash,
-    /// The key.
-    pub kid: String,
 }
 
 /// What leaves.
@@ -203,4 +207,12 @@ fn scope(grant: &Grant) -> Vec<String> {
     let role = std::iter::once(grant.role.as_str());
     let all = role.chain(grant.scope.iter().map(String::as_str));
     all.filter(|scope| seen.insert(*scope)).map(str::to_owned).collect()
+}
+
+fn sha256(bytes: &[u8]) -> Hash {
+    let mut hash = Hash::default();
+    for (to, from) in hash.iter_mut().zip(digest::digest(&digest::SHA256, bytes).as_ref()) {
+        *to = *from;
+    }
+    hash
 }

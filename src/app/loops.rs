@@ -38,7 +38,7 @@ pub fn start(
         tracker,
     );
     Arc::clone(&state.rotator).run(tracker, stop.clone());
-    tracker.spawn(Arc::clone(&state.reaper).run(tracker.clone(), stop.clone()));
+    tracker.spawn(Arc::clone(state.ending.reaper()).run(tracker.clone(), stop.clone()));
     if let Some(tls) = &state.tls {
         tracker.spawn(Arc::clone(tls).watch(LOOK, stop.clone()));
     }
@@ -126,7 +126,7 @@ impl State {
         match self.reader.lease_counts(self.means.clock.now()) {
             Ok(counts) => {
                 let told = counts.iter().map(|it| (&it.target, it.state.as_str(), it.live, it.due));
-                let troubles = self.reaper.troubles();
+                let troubles = self.ending.reaper().troubles();
                 self.metrics.leases(told, troubles.iter().map(|trouble| &trouble.target));
             }
             Err(error) => tracing::error!("leases can't be counted: {error}"),

@@ -44,6 +44,9 @@ impl Powers for State {
             Power::ListBlocks => self.list_blocks(),
             Power::SetBlock(request) => self.set_block(request, by).await,
             Power::LiftBlock { id } => self.lift_block(&id, by).await,
+            Power::ListLeases(request) => self.list_leases(request),
+            Power::ShowLease { id } => self.show_lease(&id),
+            Power::RevokeLeases(request) => self.revoke_leases(request, by).await,
             Power::Explain(request) => self.explain(request).await,
             Power::ShowEntry { entry } => self.show(&entry),
             Power::ProveEntry { entry } => self.prove(&entry),
@@ -135,7 +138,7 @@ impl State {
 
     /// A block is set in haste, and believed. One that could never apply, because of a typo, is refused; so is one that names
     /// nothing, which would deny everybody.
-    fn must_apply(&self, block: &Block, now: Instant) -> Result<(), String> {
+    pub(super) fn must_apply(&self, block: &Block, now: Instant) -> Result<(), String> {
         if block.issuer.is_none() && block.rule.is_none() && block.claims.is_empty() {
             return Err("found nothing to block, expected `issuer`, `rule` or `claims`".to_owned());
         }

@@ -49,7 +49,7 @@ impl State {
         // The entry first: a policy set that is in force is in the ledger.
         self.put_in_force(&adopted).await.map_err(text)?;
         self.exchange.scene.store(Arc::new(scene));
-        self.reaper.adopt(makers.revokers);
+        self.ending.reaper().adopt(makers.revokers);
         self.config.store(config);
         let (rules, digest) = (adopted.set.rule_count(), hex(&adopted.set.digest()));
         Ok(format!("{rules} rules, policy set {digest}"))

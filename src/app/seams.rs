@@ -9,11 +9,19 @@ use serde_json::{Map, Value};
 use crate::{
     app::State,
     clock::Instant,
-    edge::{CallerRefused, Check, Health, Introspect, Log, Published, Unavailable},
+    edge::{
+        CallerRefused, Check, Health, Introspect, Log, Published, Revocation, Revocations,
+        Unavailable,
+    },
     grant::TargetName,
     keys::{Phase, keyring::Keyring, own::Introspector, schedule::in_phase},
-    lease::{Trouble, reaper::Watch},
-    ledger::{reader::LedgerReader, tile::TileName},
+    lease::{
+        Trouble,
+        ending::{Ending, EndingError},
+        reaper::Watch,
+    },
+    ledger::{Operator, reader::LedgerReader, tile::TileName},
+    mint::login::token_hash,
     secret::Secret,
     subject::issuers::IssuerUrl,
     telemetry::Metrics,
@@ -90,6 +98,13 @@ impl OwnTokens {
         Self { introspector: Introspector::of(issuer.clone(), keyring), issuer }
     }
 
+    /// The members of a caller's token, if it is a live one of ours for our own API.
+    fn caller(&self, token: &Secret, now: Instant) -> Result<Map<String, Value>, CallerRefused> {
+        self.live(token, self.issuer.as_str(), now).ok_or_else(|| {
+            CallerRefused::Unauthenticated("not a live token of ours for our own API".to_owned())
+        })
+    }
+
     fn live(&self, token: &Secret, audience: &str, now: Instant) -> Option<Map<String, Value>> {
         let answer = self.introspector.introspect(token.reveal_text()?, audience, now);
         let Value::Object(mut members) = answer else { return None };
@@ -105,9 +120,7 @@ impl Introspect for OwnTokens {
         token: Secret,
         now: Instant,
     ) -> Result<Option<Map<String, Value>>, CallerRefused> {
-        let who = self.live(&caller, self.issuer.as_str(), now).ok_or_else(|| {
-            CallerRefused::Unauthenticated("not a live token of ours for our own API".to_owned())
-        })?;
+        let who = self.caller(&caller, now)?;
         let scope = who.get("scope").and_then(Value::as_str).unwrap_or_default();
         let audiences: BTreeSet<&str> =
             scope.split(' ').filter_map(|role| role.strip_prefix("introspect:")).collect();
@@ -115,6 +128,60 @@ impl Introspect for OwnTokens {
             return Err(CallerRefused::NotAllowed);
         }
         Ok(audiences.into_iter().find_map(|audience| self.live(&token, audience, now)))
+    }
+}
+
+/// Ending leases by their holders, and by workloads with role `revoke` of target `cambio`.
+#[derive(Debug)]
+pub struct LeaseRevocations {
+    /// Judges callers.
+    pub tokens: OwnTokens,
+    /// Does it.
+    pub ending: Arc<Ending>,
+}
+
+impl LeaseRevocations {
+    /// Who asks, as the ledger will name it.
+    fn asked_by(&self, caller: Option<&Secret>, now: Instant) -> Result<Operator, CallerRefused> {
+        let reason = "POST /revoke".to_owned();
+        let Some(caller) = caller else {
+            return Ok(Operator { who: "holder".to_owned(), reason });
+        };
+        let who = self.tokens.caller(caller, now)?;
+        let text = |name: &str| who.get(name).and_then(Value::as_str).unwrap_or_default();
+        if !text("scope").split(' ').any(|role| role == "revoke") {
+            return Err(CallerRefused::NotAllowed);
+        }
+        Ok(Operator { who: text("sub").to_owned(), reason })
+    }
+}
+
+#[async_trait]
+impl Revocations for LeaseRevocations {
+    async fn revoke(
+        &self,
+        caller: Option<Secret>,
+        token: Secret,
+        now: Instant,
+    ) -> Result<Revocation, CallerRefused> {
+        let by = self.asked_by(caller.as_ref(), now)?;
+        let text = token.reveal_text().unwrap_or_default();
+        if text.split('.').count() == 3 {
+            return Ok(Revocation::Unsupported);
+        }
+        let failed = |error: EndingError| CallerRefused::from(Unavailable(error.to_string()));
+        // An id is no secret: it ends a lease only for whom the caller's own token gave that power (threat B11).
+        let found = match caller.and_then(|_| text.parse().ok()) {
+            Some(id) => self.ending.find(id),
+            None => self.ending.held(&token_hash(text)),
+        };
+        let found = found.map_err(|error| failed(error.into()))?;
+        let Some(lease) = found else { return Ok(Revocation::Unknown) };
+        if !lease.state.is_live() {
+            return Ok(Revocation::Ended);
+        }
+        let pending = self.ending.end(&[lease], &by).await.map_err(failed)?;
+        Ok(if pending.is_empty() { Revocation::Ended } else { Revocation::Pending })
     }
 }
 
@@ -180,7 +247,7 @@ impl State {
 
     /// One failing target is a detail: exchanges for the others go on. What is overdue is an alarm all the same.
     fn lease_checks(&self, now: Instant) -> Vec<Check> {
-        let troubles = self.reaper.troubles();
+        let troubles = self.ending.reaper().troubles();
         if troubles.is_empty() {
             return vec![check("leases", true, false, "none is overdue".to_owned())];
         }

@@ -114,7 +114,7 @@ fn ends_in_words(answer: &mut Value) {
 }
 
 /// `name=text`, or `name:=json` for a claim that is no string.
-fn claim(text: &str) -> Result<(String, Value), Failure> {
+pub(super) fn claim(text: &str) -> Result<(String, Value), Failure> {
     let (name, value) = text
         .split_once('=')
         .ok_or_else(|| Failure::usage(format!("`{text}`: expected `NAME=VALUE`")))?;

@@ -69,6 +69,15 @@ pub enum Power {
         /// `bl_…`
         id: String,
     },
+    /// The leases that fit.
+    ListLeases(LeaseRequest),
+    /// One lease, with who stands behind it.
+    ShowLease {
+        /// `ls_…`
+        id: String,
+    },
+    /// End every live lease that fits.
+    RevokeLeases(LeaseRequest),
     /// Tell why an exchange ended as it did, or how one would end.
     Explain(ExplainRequest),
     /// An entry and the facts behind it.
@@ -103,6 +112,28 @@ pub struct BlockRequest {
     /// Until when, in milliseconds since 1970; none means until lifted.
     #[serde(default)]
     pub until: Option<u64>,
+}
+
+/// Which leases are meant: every member that is there must fit.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct LeaseRequest {
+    /// `ls_…`
+    pub id: Option<String>,
+    /// `ex_…`: the exchange that opened it.
+    pub exchange: Option<String>,
+    /// At this target.
+    pub target: Option<String>,
+    /// By subject or actor tokens of this issuer.
+    pub issuer: Option<String>,
+    /// Granted by this rule.
+    pub rule: Option<String>,
+    /// For a subject or an actor with all these claims.
+    pub claims: BTreeMap<String, Value>,
+    /// In this state: only for a list.
+    pub state: Option<String>,
+    /// Those that have ended, too: only for a list.
+    pub all: bool,
 }
 
 /// What to explain: exactly one of `exchange`, `token` and `claims`.
@@ -215,6 +246,9 @@ static VERBS: &[Verb] = &[
     looks("blocks/list", |value| of(value, |Nothing {}| Power::ListBlocks)),
     changes("blocks/set", |value| of(value, Power::SetBlock)),
     changes("blocks/lift", |value| of(value, |Id { id }| Power::LiftBlock { id })),
+    looks("leases/list", |value| of(value, Power::ListLeases)),
+    looks("leases/show", |value| of(value, |Id { id }| Power::ShowLease { id })),
+    changes("leases/revoke", |value| of(value, Power::RevokeLeases)),
     looks("explain", |value| of(value, Power::Explain)),
     looks("ledger/show", |value| of(value, |Entry { entry }| Power::ShowEntry { entry })),
     looks("ledger/prove", |value| of(value, |Entry { entry }| Power::ProveEntry { entry })),
@@ -365,6 +399,7 @@ fn clear(path: &Path) -> io::Result<()> {
 
 /// Serves `router` on the socket until `stop`.
 pub async fn serve(listener: UnixListener, router: Router, stop: CancellationToken) {
+    let path = listener.local_addr().ok().and_then(|at| at.as_pathname().map(Path::to_owned));
     let end = End { kill: stop.clone(), stop };
     let connections = TaskTracker::new();
     loop {
@@ -386,6 +421,9 @@ pub async fn serve(listener: UnixListener, router: Router, stop: CancellationTok
     }
     connections.close();
     connections.wait().await;
+    // Whoever finds a socket expects a broker behind it.
+    drop(listener);
+    let _ = path.map(fs::remove_file);
 }
 
 /// The mode of the socket keeps others out; between `bind` and `chmod` this does.

@@ -96,6 +96,7 @@ pub(super) async fn metadata(State(surface): State<Arc<Surface>>) -> Response {
         "token_endpoint": issuer.at("/token"),
         "jwks_uri": issuer.at("/jwks"),
         "introspection_endpoint": issuer.at("/introspect"),
+        "revocation_endpoint": issuer.at("/revoke"),
         // OpenID Connect Discovery 1.0 requires the member, though nobody logs in here: it answers with an OAuth error.
         "authorization_endpoint": issuer.at("/authorize"),
         "grant_types_supported": [
@@ -104,6 +105,7 @@ pub(super) async fn metadata(State(surface): State<Arc<Surface>>) -> Response {
         ],
         "token_endpoint_auth_methods_supported": ["none"],
         "introspection_endpoint_auth_methods_supported": ["Bearer"],
+        "revocation_endpoint_auth_methods_supported": ["none", "Bearer"],
         // Required and not empty (OpenID Connect Discovery 1.0 section 3), as other workload issuers fill it.
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    http::StatusCode,
+    response::Response,
 };
 use serde_json::json;
 
 use super::{
-    CallerRefused, Surface, answer,
+    Surface, answer,
+    caller::{bearer, challenge},
     form::{Form, refuse},
     source::{self, AddressKey},
 };
@@ -30,7 +31,7 @@ pub(super) async fn introspect(State(surface): State<Arc<Surface>>, request: Req
                 super::no_store(super::json(StatusCode::OK, &members.into()))
             }
             Ok(None) => super::no_store(super::json(StatusCode::OK, &json!({ "active": false }))),
-            Err(refused) => challenge(&refused),
+            Err(refused) => challenge("introspection", &refused),
         },
     }
 }
@@ -50,42 +51,4 @@ async fn ask(surface: &Surface, request: Request) -> Result<(Secret, Secret), Re
     let mut form = Form::read(&parts.headers, body, surface.body_timeout).await?;
     let token = form.take("token").ok_or_else(|| refuse("`token` is missing"))?;
     Ok((caller, Secret::from(token)))
-}
-
-/// Exactly one `Authorization`, and that a bearer token (threat H07). None at all is left to the judge of callers: an
-/// empty token is nobody's.
-fn bearer(headers: &HeaderMap) -> Result<Secret, Refusal> {
-    let mut all = headers.get_all(header::AUTHORIZATION).iter();
-    let token = match (all.next(), all.next()) {
-        (None, _) => "",
-        (Some(only), None) => only
-            .to_str()
-            .ok()
-            .and_then(|text| text.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token)
-            .unwrap_or_default(),
-        (Some(_), Some(_)) => return Err(refuse("`Authorization` must be given exactly once")),
-    };
-    Ok(Secret::from(token.to_owned()))
-}
-
-/// RFC 6750 section 3.1. Causes stay inside.
-fn challenge(refused: &CallerRefused) -> Response {
-    let (status, words) = match refused {
-        CallerRefused::Unauthenticated(_) => {
-            (StatusCode::UNAUTHORIZED, "Bearer error=\"invalid_token\"")
-        }
-        CallerRefused::NotAllowed => (StatusCode::FORBIDDEN, "Bearer error=\"insufficient_scope\""),
-        CallerRefused::Unavailable(_) => {
-            return answer::unattributed(&Refusal::NotReady("introspection".to_owned()));
-        }
-    };
-    tracing::info!(
-        http.status = status.as_u16(),
-        "introspection refused: {}",
-        crate::telemetry::Plain(&refused)
-    );
-    let challenge = [(header::WWW_AUTHENTICATE, HeaderValue::from_static(words))];
-    super::no_store((status, challenge).into_response())
 }

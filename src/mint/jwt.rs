@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
 use serde_json::Value;
@@ -13,12 +12,8 @@ use super::{Behind, Credential, JwtPlan, MintError, Minter, Plan, Prepared, act,
 use crate::{
     chance::Chance,
     grant::{Grant, TargetName},
-    keys::{
-        Signer,
-        keyring::{Active, Keyring, TokenType},
-    },
-    ledger::{Hash, Recorded},
-    secret::Secret,
+    keys::keyring::{Active, Keyring, TokenType},
+    ledger::Recorded,
     subject::{Algorithm, issuers::IssuerUrl},
     target::Expiry,
 };
@@ -218,23 +213,14 @@ impl Minter for JwtMinter {
             act: act::chain(&behind, self.target.issuer.as_str())?,
             mapped: &grant.claims,
         };
-        let claims = serde_json::to_vec(&claims)
-            .map_err(|error| MintError::Internal(format!("claims do not serialise: {error}")))?;
-        let header = active.header(self.target.typ);
-        let room = claims.len().saturating_mul(4).div_ceil(3).saturating_add(header.len());
-        let mut signing_input = String::with_capacity(room.saturating_add(4));
-        signing_input.push_str(header);
-        signing_input.push('.');
-        URL_SAFE_NO_PAD.encode_string(&claims, &mut signing_input);
-        let digest = sha256(signing_input.as_bytes());
-        let kid = active.signer().key_id().to_owned();
+        let plan = JwtPlan::of(&active, self.target.typ, &claims)?;
         Ok(Prepared {
             target: self.target.name.clone(),
             scope,
             expires_at: crate::clock::Instant::from_seconds(exp),
             credential: jti,
             lease: None,
-            plan: Plan::Jwt(JwtPlan { signing_input, digest, kid }),
+            plan: Plan::Jwt(plan),
         })
     }
 
@@ -246,22 +232,14 @@ impl Minter for JwtMinter {
         let Plan::Jwt(plan) = prepared.plan else {
             return Err(MintError::Internal(format!("a {} is no JWT", prepared.plan.kind())));
         };
-        let signer = self.signer(&plan.kid)?;
-        let signature = signer.sign(plan.signing_input.as_bytes()).await;
-        let signature = signature.map_err(|error| MintError::Refused(error.to_string()))?;
-        // Once more: an RSA key may have been withdrawn while it waited for its turn.
-        self.signer(&plan.kid)?;
-        let mut token = plan.signing_input;
-        token.reserve_exact(signature.len().saturating_mul(2));
-        token.push('.');
-        URL_SAFE_NO_PAD.encode_string(&signature, &mut token);
+        let token = plan.sign(&self.keyring).await?;
         let (issued_token_type, token_type) = match self.target.typ {
             TokenType::AccessToken => ("urn:ietf:params:oauth:token-type:access_token", "Bearer"),
             // RFC 8693 section 2.2.1: not usable as an access token here.
             TokenType::Jwt => ("urn:ietf:params:oauth:token-type:jwt", "N_A"),
         };
         Ok(Credential {
-            value: Secret::from(token),
+            value: token,
             issued_token_type,
             token_type,
             expires_at: prepared.expires_at,
@@ -269,23 +247,4 @@ impl Minter for JwtMinter {
             lease: None,
         })
     }
-}
-
-impl JwtMinter {
-    /// The signer of what was prepared under `kid`: never a key that leaked meanwhile (threat K06).
-    fn signer(&self, kid: &str) -> Result<Arc<dyn Signer>, MintError> {
-        let gone = || {
-            let how = if self.keyring.withdrawn(kid) { "was withdrawn" } else { "may not sign" };
-            MintError::NoKey(format!("key `{kid}` {how}"))
-        };
-        self.keyring.find(kid).ok_or_else(gone)
-    }
-}
-
-fn sha256(bytes: &[u8]) -> Hash {
-    let mut hash = Hash::default();
-    for (to, from) in hash.iter_mut().zip(digest::digest(&digest::SHA256, bytes).as_ref()) {
-        *to = *from;
-    }
-    hash
 }

@@ -2,5 +2,6 @@
 
 pub(crate) mod battery;
 mod mysql;
+mod postgres;
 mod redis;
 mod wire;

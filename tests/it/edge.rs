@@ -7,6 +7,7 @@ mod forms;
 mod openapi;
 mod operations;
 mod published;
+mod revoke;
 mod sockets;
 pub(crate) mod surface;
 mod tls;

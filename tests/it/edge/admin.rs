@@ -80,6 +80,8 @@ fn arguments(verb: &str) -> Value {
         "keys/withdraw" => json!({ "kid": "k" }),
         "keys/export" => json!({ "passphrase": "sixteen bytes or more" }),
         "blocks/set" => json!({ "issuer": "github" }),
+        "leases/show" => json!({ "id": "ls_1" }),
+        "leases/revoke" => json!({ "rule": "orders/deploy" }),
         "blocks/lift" => json!({ "id": "bl_1" }),
         "explain" => json!({ "exchange": "ex_1" }),
         "ledger/show" | "ledger/prove" => json!({ "entry": "7" }),

@@ -21,6 +21,7 @@ async fn the_metadata_document_is_pinned() {
             "token_endpoint": "https://broker.example/token",
             "jwks_uri": "https://broker.example/jwks",
             "introspection_endpoint": "https://broker.example/introspect",
+            "revocation_endpoint": "https://broker.example/revoke",
             "authorization_endpoint": "https://broker.example/authorize",
             "grant_types_supported": [
                 "urn:ietf:params:oauth:grant-type:token-exchange",
@@ -28,6 +29,7 @@ async fn the_metadata_document_is_pinned() {
             ],
             "token_endpoint_auth_methods_supported": ["none"],
             "introspection_endpoint_auth_methods_supported": ["Bearer"],
+            "revocation_endpoint_auth_methods_supported": ["none", "Bearer"],
             "response_types_supported": ["id_token"],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": ["ES256"],

@@ -18,7 +18,7 @@ use cambio::{
     clock::{Instant, ManualClock},
     edge::{
         self, CallerRefused, Exchanges, Introspect, Log, OurIssuer, Peer, Proxies, Published,
-        RateLimit, Surface, Unavailable,
+        RateLimit, Revocation, Revocations, Surface, Unavailable,
     },
     exchange::{ExchangeRequest, Issued},
     id::ExchangeId,
@@ -113,6 +113,29 @@ impl Introspect for FakeRest {
     }
 }
 
+/// Lease tokens are named after what becomes of them.
+#[async_trait]
+impl Revocations for FakeRest {
+    async fn revoke(
+        &self,
+        caller: Option<Secret>,
+        token: Secret,
+        _now: Instant,
+    ) -> Result<Revocation, CallerRefused> {
+        match caller.as_ref().map(Secret::reveal) {
+            None | Some(b"revoker") => {}
+            Some(b"other") => return Err(CallerRefused::NotAllowed),
+            Some(_) => return Err(CallerRefused::Unauthenticated("a cause".to_owned())),
+        }
+        Ok(match token.reveal() {
+            b"live" => Revocation::Ended,
+            b"stuck" => Revocation::Pending,
+            b"a.b.c" => Revocation::Unsupported,
+            _ => Revocation::Unknown,
+        })
+    }
+}
+
 pub(crate) fn surface(exchanges: &Arc<FakeExchanges>) -> Surface {
     let many = NonZeroU32::new(10_000).unwrap();
     Surface {
@@ -120,6 +143,7 @@ pub(crate) fn surface(exchanges: &Arc<FakeExchanges>) -> Surface {
         published: Arc::new(FakeRest),
         log: Arc::new(FakeRest),
         introspect: Arc::new(FakeRest),
+        revocations: Arc::new(FakeRest),
         clock: Arc::new(ManualClock::at(NOW)),
         chance: Arc::new(SeededChance::of(1)),
         metrics: Arc::new(Metrics::new()),

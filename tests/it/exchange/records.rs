@@ -72,7 +72,9 @@ async fn a09_refusals_of_known_tenants_are_entries_with_the_facts_to_explain_the
             job().sign(),
             format!("{known}&requested_token_type=urn:ietf:params:oauth:token-type:id_token"),
             "bad_request",
-            Some("bad request: `requested_token_type` is `id_token`"),
+            Some(
+                "bad request: `requested_token_type` is `urn:ietf:params:oauth:token-type:id_token`",
+            ),
         ),
     ] {
         let answer = broker.post_token(&form(&token, &wants)).await;

@@ -23,6 +23,7 @@ use cambio::{
     edge::{self, OurIssuer, Proxies, RateLimit, Surface},
     exchange::{Exchange, Scene},
     keys::rotator::Rotator,
+    lease::{ending::Ending, reaper::Reaper},
     ledger::{
         Change, Commit, Committed, Event, Operator, Proposal,
         checkpoint::Checkpointer,
@@ -163,6 +164,15 @@ impl Broker {
             tasks,
         });
         let metrics = Arc::new(Metrics::new());
+        let ledger: Arc<dyn Commit> = Arc::new(books.writer.clone());
+        let reaper = Arc::new(Reaper::of(
+            Arc::clone(&books.reader),
+            Arc::clone(&ledger),
+            makers.revokers,
+            (Arc::clone(&clock), Arc::clone(&chance)),
+            Arc::new(seams::LeaseMetrics(Arc::clone(&metrics))),
+        ));
+        let ending = Arc::new(Ending::of(Arc::clone(&books.reader), ledger, reaper));
         let surface = Surface {
             exchanges: Arc::clone(&exchange) as Arc<dyn edge::Exchanges>,
             published: Arc::new(seams::Keys(Arc::clone(&means.keyring))),
@@ -171,6 +181,10 @@ impl Broker {
                 config.issuer.clone(),
                 Arc::clone(&means.keyring),
             )),
+            revocations: Arc::new(seams::LeaseRevocations {
+                tokens: seams::OwnTokens::of(config.issuer.clone(), Arc::clone(&means.keyring)),
+                ending: Arc::clone(&ending),
+            }),
             clock,
             chance,
             metrics: Arc::clone(&metrics),
