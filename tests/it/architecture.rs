@@ -186,7 +186,9 @@ fn files_below(folder: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if path.is_dir() {
-            if !["target", "corpus", "node_modules"].contains(&name) {
+            // `src/target` is a module, the others are the compiler's.
+            let built = name == "target" && !path.ends_with("src/target");
+            if !built && !["corpus", "node_modules"].contains(&name) {
                 found.extend(files_below(&path)?);
             }
         } else {

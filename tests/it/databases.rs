@@ -4,4 +4,5 @@ pub(crate) mod battery;
 mod mysql;
 mod postgres;
 mod redis;
+mod whole;
 mod wire;
