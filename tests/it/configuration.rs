@@ -2,6 +2,7 @@
 
 mod broken;
 mod files;
+mod logins;
 mod read;
 mod shipped;
 
