@@ -116,13 +116,13 @@ impl Postgres {
         let (user, before) = (&self.target.user, found.len());
         let quoted = identifier(user);
         let Some(own) = attributes(client, user).await? else {
-            let detail = format!(
-                "our session is not that of `{user}`: reach the server without a proxy that maps users"
-            );
+            let detail =
+                format!("`{user}` is no role of this server: reach it without a proxy in between");
             found.push(finding(Verdict::Bad, detail));
             return Ok(());
         };
-        if !own.creates_roles && !own.excess.contains(&"SUPERUSER") {
+        let is_superuser = own.excess.contains(&"SUPERUSER");
+        if !own.creates_roles && !is_superuser {
             let detail = format!("`{user}` can't make logins: ALTER ROLE {quoted} CREATEROLE");
             found.push(finding(Verdict::Bad, detail));
         }
@@ -144,7 +144,7 @@ impl Postgres {
             found.push(finding(Verdict::Bad, detail));
         }
         for role in OUT_OF_THE_BOX {
-            if has(client, user, role, "MEMBER").await? {
+            if !is_superuser && has(client, user, role, "MEMBER").await? {
                 let detail = format!(
                     "`{user}` is a member of `{role}`, which is not needed: REVOKE {role} FROM {quoted}"
                 );
