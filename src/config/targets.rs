@@ -161,9 +161,13 @@ pub(super) fn read(
     // Of all that are written down, so that one target that can't be read does not make a second problem here.
     let known = section.elements().iter().filter_map(|node| text(node, "audience"));
     let audiences: BTreeSet<&str> = known.map(|(found, _)| found).collect();
-    let is_ours = |node: &Node| node.find("kind").and_then(Node::text) == Some("cambio");
-    let complete =
-        section.elements().iter().all(|node| node.find("audience").is_some() || is_ours(node));
+    let kind = |node: &Node| node.find("kind").and_then(Node::text).map(str::to_owned);
+    let has_no_audience =
+        |node: &Node| matches!(kind(node).as_deref(), Some("cambio" | "postgres"));
+    let complete = section
+        .elements()
+        .iter()
+        .all(|node| node.find("audience").is_some() || has_no_audience(node));
     for (node, _) in
         targets.iter().filter(|(_, target)| matches!(target.kind, TargetKind::Cambio(_)))
     {

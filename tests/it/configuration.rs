@@ -2,6 +2,7 @@
 
 mod broken;
 mod files;
+mod postgres;
 mod read;
 mod shipped;
 
