@@ -165,9 +165,10 @@ impl Ending<'_> {
         let mut statements = vec!["BEGIN".to_owned()];
         statements.extend(role.revoke.iter().map(|statement| statement.render(token)));
         statements.push("COMMIT".to_owned());
-        let client = self.hand.at_home().await?;
+        let client = self.hand.at(&role.database).await?;
         for statement in statements {
-            client.batch_execute(&statement).await.map_err(|error| failure::of_ending(&error))?;
+            let done = client.batch_execute(&statement).await;
+            done.map_err(|error| in_database(&role.database, failure::of_ending(&error)))?;
         }
         Ok(())
     }

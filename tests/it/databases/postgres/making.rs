@@ -30,16 +30,16 @@ use crate::databases::battery::{Bench, Holder, House as _};
 const MINUTES: Duration = Duration::from_secs(300);
 
 /// What stands in the server's log from now on.
-struct Log(File);
+pub(super) struct Log(File);
 
 impl Log {
-    fn from_now(path: &Path) -> Self {
+    pub(super) fn from_now(path: &Path) -> Self {
         let mut file = File::open(path).unwrap();
         file.seek(SeekFrom::End(0)).unwrap();
         Self(file)
     }
 
-    fn text(&mut self) -> String {
+    pub(super) fn text(&mut self) -> String {
         let mut bytes = Vec::new();
         self.0.read_to_end(&mut bytes).unwrap();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -150,17 +150,26 @@ fn with_statements(target: &mut PostgresTarget, create: &[&str], revoke: &[&str]
 #[tokio::test]
 async fn an_operators_statements_run_and_the_login_ends_by_itself_all_the_same() {
     for place in Place::all() {
+        let mut log = Log::from_now(&place.0.log);
+        let bench = place.bench(place.target()).await;
+        let table = format!("report_{}", &bench.names.prefix()[7..13]);
+        place.ask(
+            "orders",
+            &format!("CREATE TABLE {table} (n int); ALTER TABLE {table} OWNER TO app_heir"),
+        );
         let mut target = place.target();
         let create = [
             "CREATE ROLE {{name}} LOGIN PASSWORD {{password}} VALID UNTIL 'infinity'",
             "GRANT app_read TO {{name}};",
+            &format!("GRANT INSERT ON public.{table} TO {{{{name}}}}"),
             "COMMENT ON ROLE {{name}} IS 'overwritten below'",
         ];
-        with_statements(&mut target, &create, &["ALTER ROLE {{name}} RESET application_name"]);
-        let mut log = Log::from_now(&place.0.log);
+        let revoke = format!("REVOKE INSERT ON public.{table} FROM {{{{name}}}}");
+        with_statements(&mut target, &create, &[&revoke]);
         let bench = place.bench(target).await;
         let holder = bench.make("read", MINUTES).await.unwrap();
         place.run(&holder, place.allowed()).unwrap();
+        place.run(&holder, &format!("INSERT INTO {table} VALUES (1)")).unwrap();
         place.run(&holder, place.forbidden()).unwrap_err();
         let asked = format!(
             "SELECT rolvaliduntil < now() + interval '5 min', rolconnlimit FROM pg_roles WHERE rolname = '{}'",
@@ -168,8 +177,9 @@ async fn an_operators_statements_run_and_the_login_ends_by_itself_all_the_same()
         );
         assert_eq!(place.ask("postgres", &asked), "t|5");
         assert_eq!(bench.server.end(&holder.user).await, Ok(Gone::Ended));
-        let ran = format!("ALTER ROLE \"{}\" RESET application_name", holder.user);
+        let ran = format!("REVOKE INSERT ON public.{table} FROM \"{}\"", holder.user);
         assert!(log.text().contains(&ran));
+        place.ask("orders", &format!("DROP TABLE {table}"));
     }
 }
 
