@@ -186,9 +186,10 @@ pub(super) fn read(
     // Of all that are written down, so that one target that can't be read does not make a second problem here.
     let known = section.elements().iter().filter_map(|node| text(node, "audience"));
     let audiences: BTreeSet<&str> = known.map(|(found, _)| found).collect();
-    let is_ours = |node: &Node| node.find("kind").and_then(Node::text) == Some("cambio");
+    let kind = |node: &Node| node.find("kind").and_then(Node::text).map(str::to_owned);
+    let is_jwt = |node: &&Node| kind(node).as_deref() == Some("jwt");
     let complete =
-        section.elements().iter().all(|node| node.find("audience").is_some() || is_ours(node));
+        section.elements().iter().filter(is_jwt).all(|node| node.find("audience").is_some());
     for (node, _) in
         targets.iter().filter(|(_, target)| matches!(target.kind, TargetKind::Cambio(_)))
     {

@@ -3,6 +3,7 @@
 mod broken;
 mod files;
 mod logins;
+mod postgres;
 mod read;
 mod shipped;
 

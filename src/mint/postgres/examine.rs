@@ -8,6 +8,7 @@ use tokio_postgres::{Client, types::Type};
 use super::{
     Postgres, Protection,
     end::{column, query},
+    failure,
     quote::identifier,
 };
 use crate::mint::{
@@ -33,8 +34,7 @@ impl Examine for Postgres {
             Err(error) => return vec![finding(Verdict::Bad, error)],
         };
         let mut found = Vec::new();
-        let looked = self.look(client, &mut found).await;
-        match looked {
+        match self.look_only(client, &mut found).await {
             Ok(()) => hand.rest(),
             Err(error) => found.push(finding(Verdict::Bad, error)),
         }
@@ -54,6 +54,14 @@ struct Attributes {
 }
 
 impl Postgres {
+    /// Duty 1, held by the server: this session could not change anything.
+    async fn look_only(&self, client: &Client, found: &mut Vec<Finding>) -> Result<(), LoginError> {
+        let said = |error: tokio_postgres::Error| failure::of_ending(&error);
+        client.batch_execute("BEGIN READ ONLY").await.map_err(said)?;
+        self.look(client, found).await?;
+        client.batch_execute("ROLLBACK").await.map_err(said)
+    }
+
     async fn look(&self, client: &Client, found: &mut Vec<Finding>) -> Result<(), LoginError> {
         let version = self.server(client, found).await?;
         self.own_rights(client, version, found).await?;
@@ -116,13 +124,13 @@ impl Postgres {
         let (user, before) = (&self.target.user, found.len());
         let quoted = identifier(user);
         let Some(own) = attributes(client, user).await? else {
-            let detail = format!(
-                "our session is not that of `{user}`: reach the server without a proxy that maps users"
-            );
+            let detail =
+                format!("`{user}` is no role of this server: reach it without a proxy in between");
             found.push(finding(Verdict::Bad, detail));
             return Ok(());
         };
-        if !own.creates_roles && !own.excess.contains(&"SUPERUSER") {
+        let is_superuser = own.excess.contains(&"SUPERUSER");
+        if !own.creates_roles && !is_superuser {
             let detail = format!("`{user}` can't make logins: ALTER ROLE {quoted} CREATEROLE");
             found.push(finding(Verdict::Bad, detail));
         }
@@ -144,7 +152,7 @@ impl Postgres {
             found.push(finding(Verdict::Bad, detail));
         }
         for role in OUT_OF_THE_BOX {
-            if has(client, user, role, "MEMBER").await? {
+            if !is_superuser && has(client, user, role, "MEMBER").await? {
                 let detail = format!(
                     "`{user}` is a member of `{role}`, which is not needed: REVOKE {role} FROM {quoted}"
                 );
