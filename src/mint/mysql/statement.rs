@@ -78,7 +78,7 @@ pub(super) fn create(dialect: Dialect, account: &Account, making: &Making<'_>) -
     match dialect {
         // MariaDB writes statements into its logs as they came: it gets the hash alone.
         Dialect::MariaDb => {
-            let hash = native_hash(&making.password);
+            let hash = native_hash(making.password);
             text.push_str("IDENTIFIED VIA mysql_native_password USING '");
             text.push_str(&hash);
         }
@@ -229,10 +229,11 @@ mod tests {
     #[test]
     fn a_default_role_of_a_mariadb_is_said_for_itself() {
         let role = Identifier::parse("app_read").unwrap();
-        let given: Vec<String> = give(Dialect::MariaDb, &account(), &[], &[role.clone()])
-            .into_iter()
-            .map(|statement| statement.replace(&account().to_string(), "X"))
-            .collect();
+        let given: Vec<String> =
+            give(Dialect::MariaDb, &account(), &[], std::slice::from_ref(&role))
+                .into_iter()
+                .map(|statement| statement.replace(&account().to_string(), "X"))
+                .collect();
         assert_eq!(given, ["GRANT `app_read` TO X", "SET DEFAULT ROLE `app_read` FOR X"]);
         assert!(give(Dialect::MySql { attributes: true }, &account(), &[], &[role]).is_empty());
     }

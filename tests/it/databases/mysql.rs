@@ -234,7 +234,7 @@ async fn a_workload_gets_a_mariadb_login_that_a_client_uses_as_it_is() {
     ] {
         assert!(house.run(&holder, beyond).is_err(), "{beyond}");
     }
-    assert_eq!(bench.minter.objects().await.unwrap(), [holder.user.clone()]);
+    assert_eq!(bench.minter.objects().await.unwrap(), [holder.user.as_str()]);
     assert_eq!(bench.minter.revoke(&holder.user).await, Ok(Gone::Ended));
     house.run(&holder, "SELECT 1").unwrap_err();
 }
@@ -351,7 +351,7 @@ async fn b05_a_session_whose_user_is_gone_is_found_and_cut() {
     assert!(soon(|| house.sessions(&holder.user) == 1));
     house.superuser(&format!("DROP USER '{}'@'%'", holder.user));
     assert_eq!(house.sessions(&holder.user), 1, "the server leaves it");
-    assert_eq!(bench.server.names().await.unwrap(), [holder.user.clone()]);
+    assert_eq!(bench.server.names().await.unwrap(), [holder.user.as_str()]);
     assert_eq!(bench.server.end(&holder.user).await, Ok(Gone::Ended));
     assert!(stay.is_cut());
     assert_eq!(bench.server.names().await.unwrap(), Vec::<String>::new());
@@ -418,7 +418,7 @@ async fn b03_a_mariadb_login_whose_answer_was_lost_is_found_and_ended() {
     assert!(matches!(lost, Err(LoginError::Lost(_))), "{lost:?}");
     wire.mend();
     assert!(soon(|| house.knows(&login.name)), "it took effect");
-    assert_eq!(bench.server.names().await.unwrap(), [login.name.clone()]);
+    assert_eq!(bench.server.names().await.unwrap(), [login.name.as_str()]);
     assert_eq!(bench.server.end(&login.name).await, Ok(Gone::Ended));
 }
 

@@ -187,7 +187,7 @@ async fn a_workload_gets_a_redis_login_that_a_client_uses_as_it_is() {
     client.args(["-u", uri, "--cacert"]).arg(&house.0.ca_file).args(["-e", "GET", "orders:1"]);
     assert_eq!(Cache::said(&mut client).unwrap(), "the value of orders:1");
     let holder = Holder::reading(&credential);
-    assert_eq!(bench.minter.objects().await.unwrap(), [holder.user.clone()]);
+    assert_eq!(bench.minter.objects().await.unwrap(), [holder.user.as_str()]);
     assert_eq!(bench.minter.revoke(&holder.user).await, Ok(Gone::Ended));
     house.run(&holder, "PING").unwrap_err();
 }
@@ -367,7 +367,7 @@ async fn b03_a_redis_login_whose_answer_was_lost_is_found_and_ended() {
     assert!(matches!(lost, Err(LoginError::Lost(_))), "{lost:?}");
     wire.mend();
     assert!(soon(|| house.knows(&login.name)), "it took effect");
-    assert_eq!(bench.server.names().await.unwrap(), [login.name.clone()]);
+    assert_eq!(bench.server.names().await.unwrap(), [login.name.as_str()]);
     assert_eq!(bench.server.end(&login.name).await, Ok(Gone::Ended));
 }
 
@@ -425,7 +425,7 @@ impl Own {
     fn up(name: &'static str) -> (Self, Cache) {
         let own = Self { folder: tempfile::tempdir().unwrap(), name };
         let file = own.file();
-        own.tool("up", &["--out", &file, name]);
+        Self::tool("up", &["--out", &file, name]);
         let described: Services =
             serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
         let house = Cache(described.redis(name).unwrap());
@@ -438,11 +438,11 @@ impl Own {
 
     fn restart(&self) {
         for way in ["off", "on"] {
-            self.tool("switch", &[&self.file(), self.name, way]);
+            Self::tool("switch", &[&self.file(), self.name, way]);
         }
     }
 
-    fn tool(&self, tool: &str, arguments: &[&str]) {
+    fn tool(tool: &str, arguments: &[&str]) {
         let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/services").join(tool);
         let done = Command::new(tool).args(arguments).stdin(Stdio::null()).output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
@@ -451,7 +451,7 @@ impl Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        self.tool("down", &[&self.file()]);
+        Self::tool("down", &[&self.file()]);
     }
 }
 
@@ -488,7 +488,7 @@ async fn b03_a_redis_login_that_an_operator_saved_does_not_come_back_after_its_e
     assert!(saved(&holder.user));
     own.restart();
     house.run(&holder, house.allowed()).unwrap();
-    assert_eq!(bench.server.names().await.unwrap(), [holder.user.clone()], "it is found");
+    assert_eq!(bench.server.names().await.unwrap(), [holder.user.as_str()], "it is found");
     assert_eq!(bench.server.end(&holder.user).await, Ok(Gone::Ended));
     assert!(!saved(&holder.user));
     own.restart();

@@ -2,11 +2,12 @@
 
 use std::{
     process::{Command, Stdio},
-    time::Duration,
+    sync::Arc,
 };
 
 use axum::{body::Body, http::Request};
 use serde_json::Value;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     edge::surface::{FORM, send},
@@ -48,24 +49,19 @@ async fn login(broker: &Broker, name: &str) -> (Value, String) {
 }
 
 async fn give_back(broker: &Broker, token: &str) {
+    let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+    tracker.spawn(Arc::clone(&broker.reaper).run(tracker.clone(), stop.clone()));
     let request = Request::post("/revoke").header("content-type", FORM);
     let answer =
         send(&broker.router, request.body(Body::from(format!("token={token}"))).unwrap()).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
+    stop.cancel();
+    tracker.close();
+    tracker.wait().await;
 }
 
 fn works(mut command: Command) -> bool {
     command.stdin(Stdio::null()).output().unwrap().status.success()
-}
-
-async fn ends(command: impl Fn() -> Command) -> bool {
-    for _ in 0..100 {
-        if !works(command()) {
-            return true;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    false
 }
 
 #[tokio::test]
@@ -95,7 +91,7 @@ async fn a_job_gets_a_mariadb_login_and_gives_it_back() {
     };
     assert!(works(client()));
     give_back(&broker, &token).await;
-    assert!(ends(client).await, "still there");
+    assert!(!works(client()), "its ending was answered");
 }
 
 #[tokio::test]
@@ -117,5 +113,5 @@ async fn a_job_gets_a_redis_login_and_gives_it_back() {
     };
     assert!(works(client()));
     give_back(&broker, &token).await;
-    assert!(ends(client).await, "still there");
+    assert!(!works(client()), "its ending was answered");
 }

@@ -49,7 +49,7 @@ impl Wire {
 }
 
 fn carry(mut from: TcpStream, mut to: TcpStream, left: &Arc<AtomicI64>) {
-    let mut buffer = [0; 65_536];
+    let mut buffer = [0; 16_384];
     while let Ok(length @ 1..) = from.read(&mut buffer) {
         if left.load(Ordering::SeqCst) < ALL && left.fetch_sub(1, Ordering::SeqCst) <= 0 {
             break;

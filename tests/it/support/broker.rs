@@ -89,6 +89,8 @@ pub(crate) struct Broker {
     pub(crate) reader: Arc<dyn LedgerReader>,
     pub(crate) rollup: Arc<Rollup>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Runs only where a test lets it.
+    pub(crate) reaper: Arc<Reaper>,
     checkpointer: Checkpointer,
     config: Config,
     means: Means,
@@ -204,6 +206,7 @@ impl Broker {
             reader: books.reader,
             rollup,
             metrics,
+            reaper: Arc::clone(ending.reaper()),
             checkpointer: books.checkpointer,
             config,
             means,
