@@ -337,7 +337,7 @@ fn policy_of(entry: &Entry) -> Option<[u8; 32]> {
 fn key(record: &KeyRecord) -> Value {
     let at = |instant: Option<Instant>| instant.map(|instant| instant.to_string());
     json!({
-        "kid": record.kid, "algorithm": record.algorithm.as_str(), "phase": record.phase,
+        "kid": record.kid, "algorithm": record.purpose.label(record.algorithm), "phase": record.phase,
         "prepared_at": record.prepared_at.to_string(), "promoted_at": at(record.promoted_at),
         "retired_at": at(record.retired_at),
     })
@@ -347,7 +347,7 @@ fn key(record: &KeyRecord) -> Value {
 fn keys(error: KeysError) -> PowerError {
     let text = error.to_string();
     match error {
-        KeysError::NoSuchKey(_) => PowerError::NotFound(text),
+        KeysError::NoSuchKey(_) | KeysError::NoAuthority(_) => PowerError::NotFound(text),
         KeysError::NotAnnounced { .. } | KeysError::Phase { .. } | KeysError::Contended(_) => {
             PowerError::Conflict(text)
         }

@@ -210,11 +210,13 @@ impl State {
 /// Which algorithms have no key that signs, and when that ends on its own.
 fn paused(keyring: &Keyring) -> String {
     let (records, schedule) = (keyring.records(), keyring.schedule());
+    let tokens = schedule.purpose();
     let without = schedule
         .algorithms()
         .iter()
-        .filter(|algorithm| in_phase(&records, **algorithm, Phase::Active).is_none());
-    let told = without.map(|algorithm| match in_phase(&records, *algorithm, Phase::Prepared) {
+        .filter(|algorithm| in_phase(&records, tokens, **algorithm, Phase::Active).is_none());
+    let told = without.map(|it| (it, in_phase(&records, tokens, *it, Phase::Prepared)));
+    let told = told.map(|(algorithm, next)| match next {
         Some(next) => format!(
             "no {algorithm} key signs, the announced one may from {} on",
             schedule.announced_at(next)
