@@ -12,7 +12,7 @@ use crate::{
         Health, Power, PowerError, Powers,
         admin::{About, BlockRequest, ExplainRequest},
     },
-    grant::IssuerName,
+    grant::{IssuerName, TargetName},
     id::{BlockId, ExchangeId},
     keys::{KeyRecord, KeysError},
     ledger::{
@@ -38,7 +38,7 @@ impl Powers for State {
                 Ok(json!({ "reloaded": told }))
             }
             Power::ListKeys => Ok(self.list_keys()),
-            Power::RotateKeys => self.rotate(by).await,
+            Power::RotateKeys { target } => self.rotate(target, by).await,
             Power::WithdrawKey { kid, force } => self.withdraw(&kid, force, by).await,
             Power::ExportKeys { passphrase } => self.export(passphrase, by).await,
             Power::ListBlocks => self.list_blocks(),
@@ -73,7 +73,13 @@ impl State {
         json!({ "epoch": self.rotator.keyring().epoch(), "keys": keys })
     }
 
-    async fn rotate(&self, by: &Operator) -> Done {
+    async fn rotate(&self, target: Option<String>, by: &Operator) -> Done {
+        if let Some(target) = target {
+            self.note_admin(&format!("rotate CA of {target}"), by).await?;
+            let name = TargetName::from(target);
+            let kid = self.rotator.rotate_authority_now(&name, false).await.map_err(keys)?;
+            return Ok(json!({ "promoted": [{ "target": name, "kid": kid }] }));
+        }
         self.note_admin("rotate keys", by).await?;
         let mut promoted = Vec::new();
         for algorithm in self.rotator.keyring().schedule().algorithms() {

@@ -8,15 +8,17 @@ use std::{
 mod jwt;
 mod roles;
 mod server;
+mod x509;
 
 pub use jwt::{JwtConfig, JwtType};
 pub use server::{ServerConfig, ServerTls};
+pub use x509::X509Config;
 
 use super::reader::{Reader, is_audience, length, text, texts};
 use crate::{
     grant::{RoleName, TargetName},
     subject::issuers::IssuerUrl,
-    target::{Expiry, Role, Target},
+    target::{Expiry, Role, Target, certificate::CertificateNames},
     yaml::{Field, Node, Place, Shape},
 };
 
@@ -46,6 +48,8 @@ pub enum TargetKind {
     Jwt(JwtConfig),
     /// Signed JWTs for our own API (design section 6); their audience is our issuer URL.
     Cambio(JwtConfig),
+    /// Client certificates of a CA that is the target's own.
+    X509(X509Config),
 }
 
 impl TargetKind {
@@ -55,6 +59,7 @@ impl TargetKind {
         match self {
             Self::Jwt(_) => "jwt",
             Self::Cambio(_) => "cambio",
+            Self::X509(_) => "x509",
         }
     }
 
@@ -63,6 +68,16 @@ impl TargetKind {
     pub const fn jwt(&self) -> Option<&JwtConfig> {
         match self {
             Self::Jwt(jwt) | Self::Cambio(jwt) => Some(jwt),
+            Self::X509(_) => None,
+        }
+    }
+
+    /// The certificates that it issues, where it issues any.
+    #[must_use]
+    pub const fn x509(&self) -> Option<&X509Config> {
+        match self {
+            Self::X509(x509) => Some(x509),
+            Self::Jwt(_) | Self::Cambio(_) => None,
         }
     }
 }
@@ -89,7 +104,7 @@ impl TargetConfig {
     #[must_use]
     pub const fn expiry(&self) -> Expiry {
         match self.kind {
-            TargetKind::Jwt(_) | TargetKind::Cambio(_) => {
+            TargetKind::Jwt(_) | TargetKind::Cambio(_) | TargetKind::X509(_) => {
                 Expiry::Exact { floor: self.floor, ceiling: self.ceiling }
             }
         }
@@ -132,8 +147,10 @@ const ALIASES: Field = Field::optional(
     "Further absolute URIs that `audience` or `resource` may name it by",
     Shape::List(&Shape::Text, 0),
 );
-pub(super) static TARGET: Shape =
-    Shape::Tagged { tag: "kind", cases: &[("jwt", &jwt::JWT), ("cambio", &jwt::CAMBIO)] };
+pub(super) static TARGET: Shape = Shape::Tagged {
+    tag: "kind",
+    cases: &[("jwt", &jwt::JWT), ("cambio", &jwt::CAMBIO), ("x509", &x509::X509)],
+};
 
 /// All targets that could be read. `instance` is the environment, `ours` the issuer URL.
 pub(super) fn read(
@@ -153,9 +170,10 @@ pub(super) fn read(
     // Of all that are written down, so that one target that can't be read does not make a second problem here.
     let known = section.elements().iter().filter_map(|node| text(node, "audience"));
     let audiences: BTreeSet<&str> = known.map(|(found, _)| found).collect();
-    let is_ours = |node: &Node| node.find("kind").and_then(Node::text) == Some("cambio");
+    let has_none =
+        |node: &Node| matches!(node.find("kind").and_then(Node::text), Some("cambio" | "x509"));
     let complete =
-        section.elements().iter().all(|node| node.find("audience").is_some() || is_ours(node));
+        section.elements().iter().all(|node| node.find("audience").is_some() || has_none(node));
     for (node, _) in
         targets.iter().filter(|(_, target)| matches!(target.kind, TargetKind::Cambio(_)))
     {
@@ -197,10 +215,16 @@ fn target(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Opt
     let kind = match node.find("kind").and_then(Node::text)? {
         "jwt" => jwt::read(reader, node, ours).map(TargetKind::Jwt),
         "cambio" => jwt::read_ours(node, ours).map(TargetKind::Cambio),
+        "x509" => Some(TargetKind::X509(x509::read(reader, node))),
         _ => return None,
     };
     let aliases = aliases(reader, node);
-    let roles = roles::read(reader, node);
+    let mut roles = roles::read(reader, node);
+    if let Some(x509) = kind.as_ref().and_then(TargetKind::x509) {
+        for (name, role) in &mut roles {
+            role.claims = x509.names.get(name).map(CertificateNames::claims).unwrap_or_default();
+        }
+    }
     let granted_by = granted_by(reader, node);
     let (floor, ceiling) = lifetimes(reader, node);
     Some(TargetConfig {
@@ -214,7 +238,7 @@ fn target(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Opt
     })
 }
 
-/// INVARIANT(honest-expiry): a JWT ends at any second between floor and ceiling, if there is one between them.
+/// INVARIANT(honest-expiry): a JWT or a certificate ends at any second between floor and ceiling, if there is one between them.
 fn lifetimes(reader: &mut Reader<'_>, node: &Node) -> (Duration, Duration) {
     let one = Duration::from_secs(1);
     let ceiling = reader.duration(
