@@ -1,0 +1,1 @@
+//! A real PostgreSQL that takes our certificates for logins, by `psql`.
