@@ -1,4 +1,4 @@
-//! Ring 1: one binary, no network but loopback, no service. `tests/README.md` tells of the other rings.
+//! Ring 1: one binary, no network but loopback; what needs a server is ring 3. `tests/README.md` tells of the other rings.
 //!
 //! `#[cfg(test)]` on each module is for clippy: it lets helpers, not only test functions, unwrap.
 

@@ -1,7 +1,8 @@
-//! What the tests share: issuers that sign anything, builders with valid defaults.
+//! What the tests share: issuers that sign anything, builders with valid defaults, the real servers of ring 3.
 
 pub(crate) mod broker;
 pub(crate) mod issuer;
+pub(crate) mod services;
 pub(crate) mod serving;
 pub(crate) mod site;
 pub(crate) mod token;
