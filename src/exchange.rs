@@ -141,10 +141,8 @@ impl Exchange {
         }
         let behind =
             Behind { exchange_id: request.exchange_id, subject, actor: actor.as_ref(), now, csr };
-        let prepared = minter.prepare(&permit.grant, behind).map_err(|error| match error {
-            MintError::Request(words) => Refusal::BadRequest(words),
-            error => Refusal::Mint { target: permit.grant.target.clone(), error, unspent: true },
-        })?;
+        let prepared = minter.prepare(&permit.grant, behind);
+        let prepared = prepared.map_err(|error| not_prepared(error, &permit.grant))?;
         token_type::must_issue(request.requested_token_type, &prepared.plan)?;
         let proposal = proposal(request, &permit, behind, &prepared);
         self.carry_out(minter, permit.grant, request.exchange_id, proposal, prepared).await
@@ -315,6 +313,14 @@ fn not_recorded(reason: NotRecorded, grant: Grant) -> Refusal {
         NotRecorded::Blocked(id) => Refusal::Blocked(id.to_string()),
         NotRecorded::Failed(error) => Refusal::Ledger(error),
     }
+}
+
+/// What the caller sent is told back in our words; everything else is the target's.
+fn not_prepared(error: MintError, grant: &Grant) -> Refusal {
+    if let MintError::Request(words) = error {
+        return Refusal::BadRequest(words);
+    }
+    Refusal::Mint { target: grant.target.clone(), error, unspent: true }
 }
 
 fn not_minted(error: MintError, grant: Grant) -> Refusal {

@@ -107,7 +107,7 @@ impl Stage {
 
     pub fn behind<'a>(&self, subject: &'a VerifiedSubject, now: Instant) -> Behind<'a> {
         let exchange_id = ExchangeId::make(now, &*self.chance).expect("chance");
-        Behind { exchange_id, subject, actor: None, now }
+        Behind { exchange_id, subject, actor: None, now, csr: None }
     }
 
     pub async fn sign(&self, input: &[u8]) -> Vec<u8> {

@@ -192,11 +192,9 @@ pub fn read_authority(certificate: &[u8]) -> Result<(Vec<u8>, Instant), Certific
 /// It can't be encoded.
 pub fn serial_text(serial: &[u8; SERIAL_BYTES]) -> Result<String, CertificateError> {
     let serial: SerialNumber = SerialNumber::new(serial)?;
-    let mut text = String::with_capacity(SERIAL_BYTES.saturating_mul(2));
-    for byte in serial.as_bytes().iter().skip_while(|byte| **byte == 0) {
-        text.push_str(&format!("{byte:02x}"));
-    }
-    Ok(text)
+    // DER puts a zero before a number whose first bit is set.
+    let bytes: Vec<u8> = serial.as_bytes().iter().copied().skip_while(|byte| *byte == 0).collect();
+    Ok(crate::ledger::entry::hex(&bytes))
 }
 
 fn to_be_signed(

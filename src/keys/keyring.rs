@@ -139,7 +139,7 @@ impl Keyring {
     #[must_use]
     pub fn find(&self, kid: &str) -> Option<Arc<dyn Signer>> {
         let current = self.current.load();
-        current.ring.record(kid).filter(may_sign)?;
+        current.ring.record(kid).filter(|record| may_sign(record))?;
         current.ring.token_key(kid).map(|key| Arc::clone(key) as Arc<dyn Signer>)
     }
 
@@ -153,7 +153,7 @@ impl Keyring {
     #[must_use]
     pub fn find_authority(&self, kid: &str) -> Option<Arc<AuthorityKey>> {
         let current = self.current.load();
-        current.ring.record(kid).filter(may_sign)?;
+        current.ring.record(kid).filter(|record| may_sign(record))?;
         current.ring.authority_key(kid).cloned()
     }
 
@@ -286,7 +286,7 @@ impl Snapshot {
     }
 }
 
-fn may_sign(record: &&KeyRecord) -> bool {
+const fn may_sign(record: &KeyRecord) -> bool {
     matches!(record.phase, Phase::Active | Phase::Retired)
 }
 

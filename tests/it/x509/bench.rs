@@ -178,19 +178,19 @@ pub(crate) async fn shake(held: &Held, bundle: &str, at: Instant) -> Result<(), 
         .unwrap();
     let (here, there) = tokio::io::duplex(64 * 1024);
     let name = ServerName::try_from("server.example").unwrap();
-    let served = async {
+    let accepting = async {
         let mut stream = TlsAcceptor::from(Arc::new(server)).accept(there).await?;
         stream.write_all(b"welcome").await?;
         stream.shutdown().await
     };
-    let called = async {
+    let connecting = async {
         let mut said = Vec::new();
         let mut stream = TlsConnector::from(Arc::new(client)).connect(name, here).await?;
         stream.read_to_end(&mut said).await.map(|_| said)
     };
-    let (served, called) = tokio::join!(served, called);
-    served?;
-    assert_eq!(called?, b"welcome");
+    let (accepted, said) = tokio::join!(accepting, connecting);
+    accepted?;
+    assert_eq!(said?, b"welcome");
     Ok(())
 }
 
