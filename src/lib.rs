@@ -11,6 +11,7 @@ pub mod secret;
 pub mod edge;
 pub mod exchange;
 pub mod grant;
+pub mod holder;
 pub mod lease;
 pub mod ledger;
 pub mod mint;

@@ -9,8 +9,6 @@ use thiserror::Error;
 
 use crate::grant::{RoleName, TargetName};
 
-pub mod certificate;
-
 /// INVARIANT(honest-expiry): how the credentials of a target end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiry {

@@ -17,8 +17,9 @@ pub use x509::X509Config;
 use super::reader::{Reader, is_audience, length, text, texts};
 use crate::{
     grant::{RoleName, TargetName},
+    holder::CertificateNames,
     subject::issuers::IssuerUrl,
-    target::{Expiry, Role, Target, certificate::CertificateNames},
+    target::{Expiry, Role, Target},
     yaml::{Field, Node, Place, Shape},
 };
 

@@ -19,6 +19,7 @@ use crate::{
     chance::Chance,
     clock::Instant,
     grant::{Grant, RoleName, TargetName},
+    holder::CertificateNames,
     keys::{
         authority::AuthorityKey,
         certificate::{self, AltName, CertificateError, Client, SERIAL_BYTES},
@@ -27,7 +28,7 @@ use crate::{
     ledger::{Hash, Recorded},
     secret::Secret,
     subject::MAXIMUM_LEEWAY,
-    target::{Expiry, certificate::CertificateNames},
+    target::Expiry,
 };
 
 pub mod request;

@@ -16,6 +16,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("grant", &[]),
     ("yaml", &["clock"]),
     ("target", &["grant"]),
+    ("holder", &[]),
     ("subject", &["clock", "grant", "secret"]),
     ("policy", &["clock", "grant", "subject", "target", "yaml"]),
     ("lease", &["chance", "clock", "grant", "id", "ledger"]),
@@ -25,8 +26,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     (
         "mint",
         &[
-            "chance", "clock", "grant", "id", "keys", "lease", "ledger", "secret", "subject",
-            "target",
+            "chance", "clock", "grant", "holder", "id", "keys", "lease", "ledger", "secret",
+            "subject", "target",
         ],
     ),
     ("refusal", &["grant", "ledger", "mint", "policy", "subject"]),
@@ -49,7 +50,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ),
     ("telemetry", &["clock", "grant"]),
     ("store", &["clock", "grant", "id", "keys", "ledger"]),
-    ("config", &["clock", "grant", "keys", "policy", "subject", "target", "yaml"]),
+    ("config", &["clock", "grant", "holder", "keys", "policy", "subject", "target", "yaml"]),
     ("sandbox", &["chance", "clock", "secret", "subject"]),
 ];
 

@@ -6,7 +6,7 @@ use super::{ALIASES, CEILING, ENVIRONMENT, FLOOR, GRANTED_BY, NAME};
 use crate::{
     config::reader::{Reader, text, texts},
     grant::RoleName,
-    target::certificate::{CertificateNames, CommonName, DnsName, NotAName, SpiffeId, UriName},
+    holder::{CertificateNames, CommonName, DnsName, NotAName, SpiffeId, UriName},
     yaml::{Field, Fields, Node, Shape},
 };
 

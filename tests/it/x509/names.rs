@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cambio::target::certificate::{CertificateNames, CommonName, SpiffeId};
+use cambio::holder::{CertificateNames, CommonName, SpiffeId};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use x509_cert::ext::pkix::{SubjectAltName, name::GeneralName};

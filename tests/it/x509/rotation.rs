@@ -1,10 +1,16 @@
 //! The CA turns while certificates are used: by the same schedule as the keys for tokens.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use cambio::{
     clock::Instant,
-    keys::{Phase, Purpose},
+    exchange::Scene,
+    grant::Grant,
+    keys::{Phase, Purpose, rotator::Rotator},
+    ledger::Recorded,
+    mint::{Behind, Credential, MintError, Minter, Minters, Prepared},
+    target::Expiry,
 };
 
 use super::bench::{Held, ask, broker, bundle, held, shake};
@@ -129,4 +135,60 @@ async fn a_target_that_is_no_longer_there_loses_its_ca_when_the_last_certificate
     broker.pass(1_800 + 60 + 5);
     turn(&broker).await;
     assert_eq!(of_orders(&broker), []);
+}
+
+/// The CA key leaks between the commit and the mint.
+#[derive(Debug)]
+struct LeaksMeanwhile {
+    inner: Arc<dyn Minter>,
+    rotator: Arc<Rotator>,
+}
+
+#[async_trait]
+impl Minter for LeaksMeanwhile {
+    fn expiry(&self) -> Expiry {
+        self.inner.expiry()
+    }
+
+    fn prepare(&self, grant: &Grant, behind: Behind<'_>) -> Result<Prepared, MintError> {
+        self.inner.prepare(grant, behind)
+    }
+
+    async fn mint(&self, recorded: Recorded<Prepared>) -> Result<Credential, MintError> {
+        let target = "x509/orders".into();
+        let kid = self.rotator.keyring().authority(&target).unwrap().key.key_id().to_owned();
+        self.rotator.withdraw(&kid, true).await.unwrap();
+        self.inner.mint(recorded).await
+    }
+}
+
+#[tokio::test]
+async fn k06_what_was_prepared_is_not_signed_with_a_ca_withdrawn_meanwhile() {
+    let broker = broker().await;
+    let scene = broker.exchange.scene.load_full();
+    let inner = Arc::clone(scene.minters.find(&"x509/orders".into()).unwrap());
+    let minter = LeaksMeanwhile { inner, rotator: Arc::clone(&broker.rotator) };
+    broker.exchange.scene.store(Arc::new(Scene {
+        verifier: Arc::clone(&scene.verifier),
+        policies: Arc::clone(&scene.policies),
+        minters: Minters::of([("x509/orders".into(), Arc::new(minter) as Arc<dyn Minter>)]),
+    }));
+    let answer = ask(&broker, "x509/orders", "reader", None).await;
+    assert_eq!(answer.status, 503, "{}", answer.body);
+    assert!(!answer.body.contains("CERTIFICATE"));
+    let told: Vec<_> = broker.lines().await.into_iter().map(|line| line.event).collect();
+    assert!(told.iter().any(|event| event["outcome"] == "void"), "{told:?}");
+}
+
+#[tokio::test]
+async fn x10_never_outlive_the_certificate_of_the_ca() {
+    let broker = broker().await;
+    // The broker was away for so long that its CA is about to end, and the ring does not turn.
+    let end = broker.rotator.keyring().authority(&"x509/orders".into()).unwrap().key.ends_at();
+    broker.clock.set(end.minus(Duration::from_secs(10)));
+    let answer = ask(&broker, "x509/orders", "reader", None).await;
+    assert_eq!(answer.json()["expires_in"], 10, "{}", answer.body);
+    broker.clock.set(end);
+    let (status, _, words) = ask(&broker, "x509/orders", "reader", None).await.error();
+    assert_eq!((status, words.as_str()), (400, "no lifetime is left that the target can keep"));
 }
