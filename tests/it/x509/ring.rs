@@ -1,6 +1,6 @@
 //! CA keys in the ring: sealed with the others, and never taken for one of them.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt::Write as _, sync::Arc, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use cambio::{
@@ -140,7 +140,7 @@ async fn k12_a_ca_key_does_not_print() {
     let ring = at_rest.opens_as(&at_rest.plain).await.unwrap();
     let mut printed = format!("{ring:?} {rotator:?}");
     for record in ring.records() {
-        printed.push_str(&format!("{:?}", ring.key(&record.kid).unwrap()));
+        write!(printed, "{:?}", ring.key(&record.kid).unwrap()).unwrap();
     }
     for key in at_rest.keys("cambio-ca") {
         assert!(!printed.contains(key["d"].as_str().unwrap()));
