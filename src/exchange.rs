@@ -45,6 +45,8 @@ pub struct ExchangeRequest {
     pub requested_token_type: Option<TokenType>,
     /// `audience`, `resource`, `scope`, `requested_lifetime`.
     pub wants: Wants,
+    /// `csr`: a certificate request, for targets that take one; not read yet.
+    pub csr: Option<String>,
     /// The caller's address, behind configured proxies the one that they vouch for.
     pub source: IpAddr,
 }
@@ -133,13 +135,14 @@ impl Exchange {
         actor::check(subject, actor.as_ref())?;
         let permit = permitted(scene.policies.decide(subject, &request.wants, now))?;
         let minter = minter_of(scene, &permit.grant)?;
+        let csr = request.csr.as_deref();
+        if csr.is_some() && !minter.takes_csr() {
+            return Err(Refusal::BadRequest("`csr` is for targets of kind `x509`".to_owned()));
+        }
         let behind =
-            Behind { exchange_id: request.exchange_id, subject, actor: actor.as_ref(), now };
-        let prepared = minter.prepare(&permit.grant, behind).map_err(|error| Refusal::Mint {
-            target: permit.grant.target.clone(),
-            error,
-            unspent: true,
-        })?;
+            Behind { exchange_id: request.exchange_id, subject, actor: actor.as_ref(), now, csr };
+        let prepared = minter.prepare(&permit.grant, behind);
+        let prepared = prepared.map_err(|error| not_prepared(error, &permit.grant))?;
         token_type::must_issue(request.requested_token_type, &prepared.plan)?;
         let proposal = proposal(request, &permit, behind, &prepared);
         self.carry_out(minter, permit.grant, request.exchange_id, proposal, prepared).await
@@ -312,6 +315,14 @@ fn not_recorded(reason: NotRecorded, grant: Grant) -> Refusal {
     }
 }
 
+/// What the caller sent is told back in our words; everything else is the target's.
+fn not_prepared(error: MintError, grant: &Grant) -> Refusal {
+    if let MintError::Request(words) = error {
+        return Refusal::BadRequest(words);
+    }
+    Refusal::Mint { target: grant.target.clone(), error, unspent: true }
+}
+
 fn not_minted(error: MintError, grant: Grant) -> Refusal {
     let unspent = grant.replay == Replay::Reusable || is_certain(&error);
     Refusal::Mint { target: grant.target, error, unspent }
@@ -323,6 +334,8 @@ const fn is_certain(error: &MintError) -> bool {
         MintError::NoLifetime(_)
         | MintError::Actors(_)
         | MintError::NoKey(_)
+        | MintError::NoName(_)
+        | MintError::Request(_)
         | MintError::Busy(_)
         | MintError::Refused(_) => true,
         MintError::Unknown(_) | MintError::Internal(_) => false,

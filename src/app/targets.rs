@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::scene::{Means, SceneError};
 use crate::{
     chance::Chance,
-    config::{Config, JwtConfig, JwtType, TargetConfig, TargetKind},
+    config::{Config, JwtConfig, JwtType, TargetConfig, TargetKind, X509Config},
     grant::TargetName,
     keys::keyring::TokenType,
     lease::{Revoker, Revokers},
@@ -14,6 +14,7 @@ use crate::{
         examine::Examine,
         jwt::{JwtMinter, JwtTarget},
         login::{LoginMinter, LoginTarget},
+        x509::{X509Minter, X509Target},
     },
 };
 
@@ -57,6 +58,7 @@ pub fn makers(config: &Config, means: &Means) -> Result<Makers, SceneError> {
                 })?;
                 login_maker(config, target, server, means)
             }
+            TargetKind::X509(x509) => x509_maker(config, target, x509, means)?,
         };
         minters.push((target.name.clone(), made.minter));
         revokers.extend(made.revoker.map(|revoker| (target.name.clone(), revoker)));
@@ -85,6 +87,27 @@ fn jwt_maker(
     };
     let (keyring, chance) = (Arc::clone(&means.keyring), Arc::clone(&means.chance));
     let minter = JwtMinter::of(target, keyring, chance)
+        .map_err(|error| SceneError::Target(error.to_string()))?;
+    Ok(Made { minter: Arc::new(minter), revoker: None })
+}
+
+/// Certificates of a CA that is the target's own.
+fn x509_maker(
+    config: &Config,
+    target: &TargetConfig,
+    x509: &X509Config,
+    means: &Means,
+) -> Result<Made, SceneError> {
+    let target = X509Target {
+        name: target.name.clone(),
+        issuer: config.issuer.as_str().to_owned(),
+        names: x509.names.clone(),
+        makes_keys: !x509.require_csr,
+        expiry: target.expiry(),
+        environment: config.environment.clone(),
+    };
+    let (keyring, chance) = (Arc::clone(&means.keyring), Arc::clone(&means.chance));
+    let minter = X509Minter::of(target, keyring, chance)
         .map_err(|error| SceneError::Target(error.to_string()))?;
     Ok(Made { minter: Arc::new(minter), revoker: None })
 }

@@ -48,3 +48,5 @@ mod policy;
 mod sources;
 #[cfg(test)]
 mod verification;
+#[cfg(test)]
+mod x509;
