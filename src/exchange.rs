@@ -10,8 +10,8 @@ use crate::{
     grant::{Grant, Replay},
     id::{ExchangeId, LeaseId},
     ledger::{
-        self, Change, Commit, Event, Granted, LeaseState, NotRecorded, Proposal, Receipt, Refused,
-        Spend,
+        self, Change, Commit, Committed, Event, Granted, LeaseState, NotRecorded, Proposal,
+        Receipt, Refused, Spend,
         facts::Facts,
         rollup::{Rollup, Stranger},
     },
@@ -172,7 +172,12 @@ impl Exchange {
             let made = minter.mint(recorded).await;
             // A grant without outside effects that was minted needs no further word.
             if outside || made.is_err() {
-                conclude(ledger.as_ref(), exchange_id, outcome_of(&made), opened).await?;
+                let overtaken =
+                    conclude(ledger.as_ref(), exchange_id, outcome_of(&made), opened).await?;
+                if overtaken && made.is_ok() {
+                    let reason = "its lease was revoked while it was made".to_owned();
+                    return Err(not_minted(MintError::Unknown(reason), grant));
+                }
             }
             match made {
                 Ok(credential) => Ok(Issued { credential, receipt, kind }),
@@ -357,19 +362,19 @@ fn outcome_of(made: &Result<Credential, MintError>) -> (&'static str, LeaseState
 }
 
 /// Writes down how a grant ended. One that is void releases its spend and its lease in the same transaction. A credential whose
-/// conclusion can't be written is withheld.
+/// conclusion can't be written is withheld. `true`: the lease was revoked meanwhile.
 async fn conclude(
     ledger: &dyn Commit,
     exchange_id: ExchangeId,
     (outcome, state): (&'static str, LeaseState),
     opened: Opened,
-) -> Result<(), Refusal> {
+) -> Result<bool, Refusal> {
     let event = Event::Concluded { exchange_id, outcome };
     let change = Change::Concluded {
         release: opened.spend.filter(|_| state == LeaseState::Void),
         lease: opened.lease.map(|id| (id, state)),
     };
     let proposal = Proposal { change: Some(change), ..Proposal::of(event) };
-    ledger.commit(proposal).await.map_err(Refusal::Ledger)?;
-    Ok(())
+    let concluded = ledger.commit(proposal).await.map_err(Refusal::Ledger)?;
+    Ok(matches!(concluded, Committed::Overtaken(_)))
 }
