@@ -41,14 +41,10 @@ pub struct Ending {
 }
 
 impl Ending {
-    /// Ends leases in `reader` through `reaper`, and writes down to `ledger` who asked for it.
+    /// Ends leases through `reaper`. `books`: where they are read, and where it is written down who asked for it.
     #[must_use]
-    pub const fn of(
-        reader: Arc<dyn LedgerReader>,
-        ledger: Arc<dyn Commit>,
-        reaper: Arc<Reaper>,
-    ) -> Self {
-        Self { reader, ledger, reaper }
+    pub fn of(books: (Arc<dyn LedgerReader>, Arc<dyn Commit>), reaper: Arc<Reaper>) -> Self {
+        Self { reader: books.0, ledger: books.1, reaper }
     }
 
     /// Who does it.

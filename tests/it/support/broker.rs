@@ -187,7 +187,7 @@ impl Broker {
             (Arc::clone(&clock), Arc::clone(&chance)),
             Arc::new(seams::LeaseMetrics(Arc::clone(&metrics))),
         ));
-        let ending = Arc::new(Ending::of(Arc::clone(&books.reader), ledger, reaper));
+        let ending = Arc::new(Ending::of((Arc::clone(&books.reader), ledger), reaper));
         let surface = Surface {
             exchanges: Arc::clone(&exchange) as Arc<dyn edge::Exchanges>,
             published: Arc::new(seams::Keys(Arc::clone(&means.keyring))),
