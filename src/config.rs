@@ -33,7 +33,8 @@ pub use log::{LogConfig, LogFormat, LogLevel};
 pub use policies::PoliciesConfig;
 pub use store::StoreConfig;
 pub use targets::{
-    JwtConfig, JwtType, MysqlConfig, RedisConfig, ServerConfig, ServerTls, TargetConfig, TargetKind,
+    JwtConfig, JwtType, MysqlConfig, PostgresConfig, RedisConfig, ServerConfig, ServerTls,
+    TargetConfig, TargetKind,
 };
 
 use self::{files::Need, reader::Reader};

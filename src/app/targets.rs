@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::scene::{Means, SceneError};
 use crate::{
     config::{
-        Config, JwtConfig, JwtType, MysqlConfig, RedisConfig, ServerConfig, ServerTls,
-        TargetConfig, TargetKind,
+        Config, JwtConfig, JwtType, MysqlConfig, PostgresConfig, RedisConfig, ServerConfig,
+        ServerTls, TargetConfig, TargetKind,
     },
     grant::TargetName,
     keys::keyring::TokenType,
@@ -18,6 +18,7 @@ use crate::{
         login::{LoginMinter, LoginTarget, Logins},
         mysql::{Mysql, MysqlLogins},
         name::Names,
+        postgres::{self, Postgres, PostgresTarget},
         reach::{Protection, Reach},
         redis::{Redis, RedisLogins},
     },
@@ -55,6 +56,7 @@ pub fn makers(config: &Config, means: &Means) -> Result<Makers, SceneError> {
             }
             TargetKind::Mysql(mysql) => mysql_maker(config, target, mysql, means),
             TargetKind::Redis(redis) => redis_maker(config, target, redis, means),
+            TargetKind::Postgres(postgres) => postgres_maker(config, target, postgres, means)?,
         };
         minters.push((target.name.clone(), made.minter));
         revokers.extend(made.revoker.map(|revoker| (target.name.clone(), revoker)));
@@ -86,6 +88,39 @@ fn jwt_maker(
     let minter = JwtMinter::of(target, keyring, chance)
         .map_err(|error| SceneError::Target(error.to_string()))?;
     Ok(Made { minter: Arc::new(minter), revoker: None, examiner: None })
+}
+
+fn postgres_maker(
+    config: &Config,
+    target: &TargetConfig,
+    postgres: &PostgresConfig,
+    means: &Means,
+) -> Result<Made, SceneError> {
+    let server = &postgres.server;
+    let names = Names::of(&config.ledger.origin, &target.name);
+    let wanted = PostgresTarget {
+        host: server.host.clone(),
+        port: server.port,
+        user: server.user.clone(),
+        password_file: server.password_file.clone(),
+        protection: match &server.tls {
+            ServerTls::VerifyFull { ca_file } => {
+                postgres::Protection::VerifyFull { ca_file: ca_file.clone() }
+            }
+            ServerTls::DangerouslyPlain => postgres::Protection::DangerouslyPlain,
+        },
+        connections: usize::try_from(server.connections).unwrap_or(1),
+        home: postgres.maintenance_database.clone(),
+        databases: postgres.databases.clone(),
+        owner: postgres.owner.clone(),
+        roles: postgres.roles.clone(),
+    };
+    let server = Postgres::of(wanted, names.clone(), Arc::clone(&means.chance))
+        .map_err(|error| SceneError::Target(format!("`{}`: {error}", target.name)))?;
+    let server = Arc::new(server);
+    let at_once = postgres.server.connections;
+    let examine = Arc::clone(&server) as Arc<dyn Examine>;
+    Ok(login_maker(config, target, (at_once, names), (server, examine), means))
 }
 
 /// A target whose server has logins: `server` makes and ends them.

@@ -4,7 +4,7 @@ use super::reader::Reader;
 use crate::yaml::{Node, Place, Problem};
 
 const TARGETS: &[&str] =
-    &["aws", "gcp", "azure", "github", "kubernetes", "postgres", "ssh", "x509"];
+    &["aws", "gcp", "azure", "github", "kubernetes", "ssh", "x509"];
 const STORES: &[&str] = &["postgres", "mysql"];
 const ANCHORS: &[&str] = &["witness", "object_store"];
 const PROTECTORS: &[&str] = &["aws_kms", "gcp_kms", "azure_key_vault", "pkcs11", "vault"];
@@ -21,7 +21,7 @@ pub(super) fn replace(reader: &mut Reader<'_>) {
             put(
                 reader,
                 &[place],
-                absent("target kind", word, "`jwt`, `cambio`, `mysql` and `redis`"),
+                absent("target kind", word, "`jwt`, `cambio`, `mysql`, `postgres` and `redis`"),
             );
         }
     }

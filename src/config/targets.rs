@@ -8,12 +8,14 @@ use std::{
 mod jwt;
 mod mysql;
 mod redis;
+mod postgres;
 mod roles;
 mod server;
 
 pub use jwt::{JwtConfig, JwtType};
 pub use mysql::MysqlConfig;
 pub use redis::RedisConfig;
+pub use postgres::PostgresConfig;
 pub use server::{ServerConfig, ServerTls};
 
 use super::reader::{Reader, is_audience, length, text, texts};
@@ -54,6 +56,8 @@ pub enum TargetKind {
     Mysql(MysqlConfig),
     /// Users of a Redis or Valkey.
     Redis(RedisConfig),
+    /// Logins at a PostgreSQL server.
+    Postgres(Box<PostgresConfig>),
 }
 
 impl TargetKind {
@@ -65,6 +69,7 @@ impl TargetKind {
             Self::Cambio(_) => "cambio",
             Self::Mysql(_) => "mysql",
             Self::Redis(_) => "redis",
+            Self::Postgres(_) => "postgres",
         }
     }
 
@@ -73,7 +78,7 @@ impl TargetKind {
     pub const fn jwt(&self) -> Option<&JwtConfig> {
         match self {
             Self::Jwt(jwt) | Self::Cambio(jwt) => Some(jwt),
-            Self::Mysql(_) | Self::Redis(_) => None,
+            Self::Mysql(_) | Self::Redis(_) | Self::Postgres(_) => None,
         }
     }
 }
@@ -100,7 +105,7 @@ impl TargetConfig {
     #[must_use]
     pub const fn expiry(&self) -> Expiry {
         match self.kind {
-            TargetKind::Jwt(_) | TargetKind::Cambio(_) => {
+            TargetKind::Jwt(_) | TargetKind::Cambio(_) | TargetKind::Postgres(_) => {
                 Expiry::Exact { floor: self.floor, ceiling: self.ceiling }
             }
             TargetKind::Mysql(_) | TargetKind::Redis(_) => {
@@ -158,6 +163,7 @@ pub(super) static TARGET: Shape = Shape::Tagged {
         ("jwt", &jwt::JWT),
         ("cambio", &jwt::CAMBIO),
         ("mysql", &mysql::MYSQL),
+        ("postgres", &postgres::POSTGRES),
         ("redis", &redis::REDIS),
     ],
 };
@@ -226,6 +232,7 @@ fn target(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Opt
         "cambio" => jwt::read_ours(node, ours).map(TargetKind::Cambio),
         "mysql" => mysql::read(reader, node).map(TargetKind::Mysql),
         "redis" => redis::read(reader, node).map(TargetKind::Redis),
+        "postgres" => postgres::read(reader, node).map(Box::new).map(TargetKind::Postgres),
         _ => return None,
     };
     let aliases = aliases(reader, node);

@@ -49,7 +49,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ),
     ("telemetry", &["clock", "grant"]),
     ("store", &["clock", "grant", "id", "keys", "ledger"]),
-    ("config", &["clock", "grant", "keys", "policy", "subject", "target", "yaml"]),
+    // `mint` for what a server would make of an operator's statements and names: judged when the file is.
+    ("config", &["clock", "grant", "keys", "mint", "policy", "subject", "target", "yaml"]),
     ("sandbox", &["chance", "clock", "secret", "subject"]),
 ];
 

@@ -1,7 +1,7 @@
 //! PostgreSQL 15 and 18: the battery, and what only PostgreSQL has.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     process::{Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -149,11 +149,6 @@ impl House for Place {
         let asked = format!("SELECT count(*) FROM pg_roles WHERE rolname = '{user}'");
         self.ask("postgres", &asked) == "1"
     }
-}
-
-/// The names of all databases, so that a test can tell that nothing is left in any of them.
-pub(crate) fn databases() -> BTreeSet<String> {
-    BTreeSet::from(["postgres", "orders", "billing", "template1"].map(str::to_owned))
 }
 
 #[tokio::test]
