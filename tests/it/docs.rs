@@ -64,7 +64,7 @@ fn tests_there_are() -> BTreeSet<String> {
 fn ids_of(name: &str) -> Vec<String> {
     let parts = name.split('_').take_while(|part| {
         let mut letters = part.chars();
-        letters.next().is_some_and(|first| "jdcxhkav".contains(first))
+        letters.next().is_some_and(|first| "jdcxhkavb".contains(first))
             && part.len() == 3
             && letters.all(|digit| digit.is_ascii_digit())
     });

@@ -35,6 +35,8 @@ mod exchange;
 #[cfg(test)]
 mod keys;
 #[cfg(test)]
+mod leases;
+#[cfg(test)]
 mod ledger;
 #[cfg(test)]
 mod platforms;
