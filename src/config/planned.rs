@@ -3,8 +3,7 @@
 use super::reader::Reader;
 use crate::yaml::{Node, Place, Problem};
 
-const TARGETS: &[&str] =
-    &["aws", "gcp", "azure", "github", "kubernetes", "ssh", "x509"];
+const TARGETS: &[&str] = &["aws", "gcp", "azure", "github", "kubernetes", "ssh", "x509"];
 const STORES: &[&str] = &["postgres", "mysql"];
 const ANCHORS: &[&str] = &["witness", "object_store"];
 const PROTECTORS: &[&str] = &["aws_kms", "gcp_kms", "azure_key_vault", "pkcs11", "vault"];

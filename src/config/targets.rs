@@ -7,15 +7,15 @@ use std::{
 
 mod jwt;
 mod mysql;
-mod redis;
 mod postgres;
+mod redis;
 mod roles;
 mod server;
 
 pub use jwt::{JwtConfig, JwtType};
 pub use mysql::MysqlConfig;
-pub use redis::RedisConfig;
 pub use postgres::PostgresConfig;
+pub use redis::RedisConfig;
 pub use server::{ServerConfig, ServerTls};
 
 use super::reader::{Reader, is_audience, length, text, texts};
