@@ -1,10 +1,13 @@
 //! The bare limit: the statements that make a login, sent by the same drivers over as many pooled connections, and nothing else.
 //!
-//! What takes work is left out where it can be: the verifier and the hash are constants, and a transaction is one round trip.
+//! Each login has a password of its own, and its verifier is computed here as the broker does: somebody must. A transaction is one
+//! round trip.
 
-use std::sync::Arc;
+use std::{fmt::Write as _, num::NonZeroU32, sync::Arc};
 
 use async_trait::async_trait;
+use aws_lc_rs::{digest, hmac, pbkdf2, rand};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use deadpool_postgres::{Manager, ManagerConfig, Pool as PostgresPool, RecyclingMethod};
 use mysql_async::{OptsBuilder, Pool as MysqlPool, PoolConstraints, PoolOpts, SslOpts, prelude::*};
 use redis::{
@@ -25,10 +28,6 @@ use super::{
 
 /// What the bare logins' names begin with: no prefix that a broker has.
 pub const PREFIX: &str = "cambio_bare_";
-
-const VERIFIER: &str = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
-const NATIVE_HASH: &str = "*2470C0C06DEE42FD1618BB99005ADCA2EC9D1E19";
-const SHA256: &str = "#5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8";
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
@@ -78,10 +77,13 @@ impl Bare {
 
     async fn make(&self, number: usize) -> Result<(), Failed> {
         let name = format!("{PREFIX}{number:020}");
+        let mut password = [0; 24];
+        rand::fill(&mut password)?;
         match &self.connections {
             Connections::Postgres(pool) => {
+                let verifier = scram(&password);
                 let statements = format!(
-                    "BEGIN; CREATE ROLE \"{name}\" LOGIN PASSWORD '{VERIFIER}' VALID UNTIL '2100-01-01T00:00:00Z' CONNECTION \
+                    "BEGIN; CREATE ROLE \"{name}\" LOGIN PASSWORD '{verifier}' VALID UNTIL '2100-01-01T00:00:00Z' CONNECTION \
                      LIMIT 5 NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT; GRANT \"{}\" TO \"{name}\"; \
                      COMMIT",
                     self.group
@@ -90,8 +92,11 @@ impl Bare {
             }
             Connections::Mysql(pool) => {
                 let mut conn = pool.get_conn().await?;
+                let sha1 = &digest::SHA1_FOR_LEGACY_USE_ONLY;
+                let hash = digest::digest(sha1, digest::digest(sha1, &password).as_ref());
+                let hash = hex(hash.as_ref()).to_uppercase();
                 let create = format!(
-                    "CREATE USER '{name}'@'%' IDENTIFIED VIA mysql_native_password USING '{NATIVE_HASH}' REQUIRE SSL WITH \
+                    "CREATE USER '{name}'@'%' IDENTIFIED VIA mysql_native_password USING '*{hash}' REQUIRE SSL WITH \
                      MAX_USER_CONNECTIONS 5"
                 );
                 conn.query_drop(create).await?;
@@ -100,7 +105,9 @@ impl Bare {
             }
             Connections::Redis(all) => {
                 let mut command = Cmd::new();
-                let words = ["ACL", "SETUSER", &name, "reset", "on", "sanitize-payload", SHA256];
+                let hash = digest::digest(&digest::SHA256, &password);
+                let hash = format!("#{}", hex(hash.as_ref()));
+                let words = ["ACL", "SETUSER", &name, "reset", "on", "sanitize-payload", &hash];
                 let rules = ["resetkeys", "resetchannels", "-@all", "~app:*", "+@read", "+@write"];
                 for word in words.into_iter().chain(rules) {
                     command.arg(word);
@@ -166,6 +173,27 @@ impl Bare {
         }
         Ok(())
     }
+}
+
+/// What PostgreSQL keeps of a password (RFC 5802 section 3).
+fn scram(password: &[u8]) -> String {
+    const ITERATIONS: NonZeroU32 = NonZeroU32::MIN.saturating_add(4095);
+    let (salt, mut salted) = ([7_u8; 16], [0_u8; 32]);
+    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, ITERATIONS, &salt, password, &mut salted);
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &salted);
+    let stored = digest::digest(&digest::SHA256, hmac::sign(&key, b"Client Key").as_ref());
+    let server = hmac::sign(&key, b"Server Key");
+    let [salt, stored, server] =
+        [salt.as_slice(), stored.as_ref(), server.as_ref()].map(|bytes| STANDARD.encode(bytes));
+    format!("SCRAM-SHA-256${ITERATIONS}:{salt}${stored}:{server}")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 fn in_turn(all: &[MultiplexedConnection], number: usize) -> Option<MultiplexedConnection> {

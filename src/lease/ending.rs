@@ -3,18 +3,21 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use thiserror::Error;
+use tokio::task::{JoinError, JoinSet};
 
 use super::reaper::Reaper;
 use crate::{
     id::LeaseId,
     ledger::{
-        Commit, CommitError, Event, Hash, LeaseState, Operator, Proposal,
+        Commit, CommitError, Committed, Event, Hash, LeaseState, Operator, Proposal,
         reader::{Leases, LedgerReader, ReadError, StoredLease},
     },
 };
 
 /// How long somebody who asked is kept waiting for the target. What has not ended then is tried on.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How many revocations are on their way to the ledger at once.
+const COMMITS_AT_ONCE: usize = 128;
 /// How often it is looked.
 const LOOK: Duration = Duration::from_millis(25);
 
@@ -80,12 +83,19 @@ impl Ending {
         leases: &[StoredLease],
         by: &Operator,
     ) -> Result<BTreeSet<LeaseId>, EndingError> {
-        for lease in leases {
-            if LeaseState::Revoking.may_follow(lease.state) {
-                let step = LeaseState::Revoking;
-                let event = Event::Lease { id: lease.id, step, by: Some(by.clone()) };
-                self.ledger.commit(Proposal::of(event)).await?;
+        // Side by side, so that many share a flush; no more at once than the writer takes without refusing anyone.
+        let mut commits = JoinSet::new();
+        for lease in leases.iter().filter(|it| LeaseState::Revoking.may_follow(it.state)) {
+            if commits.len() >= COMMITS_AT_ONCE {
+                recorded(commits.join_next().await)?;
             }
+            let step = LeaseState::Revoking;
+            let event = Event::Lease { id: lease.id, step, by: Some(by.clone()) };
+            let ledger = Arc::clone(&self.ledger);
+            commits.spawn(async move { ledger.commit(Proposal::of(event)).await });
+        }
+        while !commits.is_empty() {
+            recorded(commits.join_next().await)?;
         }
         self.reaper.wake();
         let mut pending: BTreeSet<LeaseId> = leases.iter().map(|lease| lease.id).collect();
@@ -100,5 +110,16 @@ impl Ending {
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+}
+
+fn recorded(
+    commit: Option<Result<Result<Committed, CommitError>, JoinError>>,
+) -> Result<(), CommitError> {
+    match commit {
+        None => Ok(()),
+        Some(Ok(commit)) => commit.map(|_| ()),
+        // Nobody aborts it: it panicked, and nothing is known of it.
+        Some(Err(died)) => Err(CommitError::Stopped(died.to_string())),
     }
 }

@@ -94,8 +94,8 @@ class Watch(threading.Thread):
 
 
 def make(target, end, session):
-    """One login that ends in the second `end`; None if its time has come too near."""
-    answer = db.get(broker, target, lifetime=end - int(time.time()), session=session)
+    """One login that ends in the second `end`."""
+    answer = db.get(broker, target, lifetime=max(1, end - int(time.time())), session=session)
     if answer.status_code != 200:
         raise SystemExit(f"{target}: {answer.status_code} {answer.text}\n{broker.tail()}")
     return answer.json()
@@ -110,21 +110,32 @@ def flood(target, server):
             local.session = requests.Session()
         return make(target, end, local.session)
 
-    # The first few say how long the others will take.
-    began, few = time.time(), max(4, LEASES // 20)
+    everything, each, few = [], 0.0, max(4, LEASES // 20)
     with ThreadPoolExecutor(CALLERS) as pool:
-        trial = list(pool.map(one, [int(began) + 300] * few))
-        each = (time.time() - began) / few
-        for answer in trial:
-            requests.post(f"{broker.url}/revoke", data={"token": answer["lease"]["token"]}, timeout=30)
-        end = int(time.time() + min(2 * each * LEASES + 15, 580))
-        answers = [answer for answer in pool.map(one, [end] * LEASES)]
-        made = time.time() - began
-        # A request that crossed the tick of a second ends one later: others take its place.
-        while (missing := LEASES - sum(ends(answer) == end for answer in answers)) > 0 and time.time() < end - 5:
-            answers += pool.map(one, [end] * missing)
-    print(f"        {target}: {len(answers)} logins made in {made:.1f} s")
-    return end, [answer for answer in answers if ends(answer) == end], trial + answers
+
+        def batch(end, count):
+            nonlocal each
+            began = time.time()
+            answers = list(pool.map(one, [end] * count))
+            everything.extend(answers)
+            each = max(each, (time.time() - began) / count)
+            return answers
+
+        # The first few say how long the others will take. On a machine that gets slower meanwhile it is tried again.
+        batch(int(time.time()) + 300, few)
+        for _ in range(3):
+            end = int(time.time() + min(2 * each * LEASES + 20, 590))
+            began, answers = time.time(), batch(end, LEASES)
+            # A request that crossed the tick of a second ends one later: others take its place.
+            while (missing := LEASES - sum(ends(it) == end for it in answers)) > 0 and time.time() < end - 10:
+                answers += batch(end, missing)
+            if time.time() < end - 10:
+                break
+        print(f"        {target}: {len(answers)} logins made in {time.time() - began:.1f} s")
+        together = [answer for answer in answers if ends(answer) == end]
+        others = [answer["lease"]["token"] for answer in everything if ends(answer) != end]
+        list(pool.map(lambda token: requests.post(f"{broker.url}/revoke", data={"token": token}, timeout=60), others))
+    return end, together, everything
 
 
 def ends(answer):
