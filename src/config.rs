@@ -34,7 +34,7 @@ pub use policies::PoliciesConfig;
 pub use store::StoreConfig;
 pub use targets::{
     JwtConfig, JwtType, MysqlConfig, PostgresConfig, RedisConfig, ServerConfig, ServerTls,
-    TargetConfig, TargetKind,
+    TargetConfig, TargetKind, X509Config,
 };
 
 use self::{files::Need, reader::Reader};

@@ -11,16 +11,19 @@ mod postgres;
 mod redis;
 mod roles;
 mod server;
+mod x509;
 
 pub use jwt::{JwtConfig, JwtType};
 pub use mysql::MysqlConfig;
 pub use postgres::PostgresConfig;
 pub use redis::RedisConfig;
 pub use server::{ServerConfig, ServerTls};
+pub use x509::X509Config;
 
 use super::reader::{Reader, is_audience, length, text, texts};
 use crate::{
     grant::{RoleName, TargetName},
+    holder::CertificateNames,
     subject::issuers::IssuerUrl,
     target::{Expiry, Role, Target},
     yaml::{Field, Node, Place, Shape},
@@ -58,6 +61,8 @@ pub enum TargetKind {
     Redis(RedisConfig),
     /// Logins at a PostgreSQL server.
     Postgres(Box<PostgresConfig>),
+    /// Client certificates of a CA that is the target's own.
+    X509(X509Config),
 }
 
 impl TargetKind {
@@ -70,6 +75,7 @@ impl TargetKind {
             Self::Mysql(_) => "mysql",
             Self::Redis(_) => "redis",
             Self::Postgres(_) => "postgres",
+            Self::X509(_) => "x509",
         }
     }
 
@@ -78,7 +84,20 @@ impl TargetKind {
     pub const fn jwt(&self) -> Option<&JwtConfig> {
         match self {
             Self::Jwt(jwt) | Self::Cambio(jwt) => Some(jwt),
-            Self::Mysql(_) | Self::Redis(_) | Self::Postgres(_) => None,
+            Self::Postgres(_) | Self::Mysql(_) | Self::Redis(_) | Self::X509(_) => None,
+        }
+    }
+
+    /// The certificates that it issues, where it issues any.
+    #[must_use]
+    pub const fn x509(&self) -> Option<&X509Config> {
+        match self {
+            Self::X509(x509) => Some(x509),
+            Self::Jwt(_)
+            | Self::Cambio(_)
+            | Self::Postgres(_)
+            | Self::Mysql(_)
+            | Self::Redis(_) => None,
         }
     }
 }
@@ -105,9 +124,10 @@ impl TargetConfig {
     #[must_use]
     pub const fn expiry(&self) -> Expiry {
         match self.kind {
-            TargetKind::Jwt(_) | TargetKind::Cambio(_) | TargetKind::Postgres(_) => {
-                Expiry::Exact { floor: self.floor, ceiling: self.ceiling }
-            }
+            TargetKind::Jwt(_)
+            | TargetKind::Cambio(_)
+            | TargetKind::Postgres(_)
+            | TargetKind::X509(_) => Expiry::Exact { floor: self.floor, ceiling: self.ceiling },
             TargetKind::Mysql(_) | TargetKind::Redis(_) => {
                 Expiry::ByBroker { ceiling: self.ceiling }
             }
@@ -162,9 +182,10 @@ pub(super) static TARGET: Shape = Shape::Tagged {
     cases: &[
         ("jwt", &jwt::JWT),
         ("cambio", &jwt::CAMBIO),
-        ("mysql", &mysql::MYSQL),
         ("postgres", &postgres::POSTGRES),
+        ("mysql", &mysql::MYSQL),
         ("redis", &redis::REDIS),
+        ("x509", &x509::X509),
     ],
 };
 
@@ -186,9 +207,10 @@ pub(super) fn read(
     // Of all that are written down, so that one target that can't be read does not make a second problem here.
     let known = section.elements().iter().filter_map(|node| text(node, "audience"));
     let audiences: BTreeSet<&str> = known.map(|(found, _)| found).collect();
-    let is_ours = |node: &Node| node.find("kind").and_then(Node::text) == Some("cambio");
+    let kind = |node: &Node| node.find("kind").and_then(Node::text).map(str::to_owned);
+    let is_jwt = |node: &&Node| kind(node).as_deref() == Some("jwt");
     let complete =
-        section.elements().iter().all(|node| node.find("audience").is_some() || is_ours(node));
+        section.elements().iter().filter(is_jwt).all(|node| node.find("audience").is_some());
     for (node, _) in
         targets.iter().filter(|(_, target)| matches!(target.kind, TargetKind::Cambio(_)))
     {
@@ -233,10 +255,16 @@ fn target(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Opt
         "mysql" => mysql::read(reader, node).map(TargetKind::Mysql),
         "redis" => redis::read(reader, node).map(TargetKind::Redis),
         "postgres" => postgres::read(reader, node).map(Box::new).map(TargetKind::Postgres),
+        "x509" => Some(TargetKind::X509(x509::read(reader, node))),
         _ => return None,
     };
     let aliases = aliases(reader, node);
-    let roles = roles::read(reader, node);
+    let mut roles = roles::read(reader, node);
+    if let Some(x509) = kind.as_ref().and_then(TargetKind::x509) {
+        for (name, role) in &mut roles {
+            role.claims = x509.names.get(name).map(CertificateNames::claims).unwrap_or_default();
+        }
+    }
     let granted_by = granted_by(reader, node);
     let (floor, ceiling) = lifetimes(reader, node);
     Some(TargetConfig {
@@ -250,7 +278,7 @@ fn target(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Opt
     })
 }
 
-/// INVARIANT(honest-expiry): a JWT ends at any second between floor and ceiling, if there is one between them.
+/// INVARIANT(honest-expiry): a JWT or a certificate ends at any second between floor and ceiling, if there is one between them.
 fn lifetimes(reader: &mut Reader<'_>, node: &Node) -> (Duration, Duration) {
     let one = Duration::from_secs(1);
     let ceiling = reader.duration(

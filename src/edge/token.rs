@@ -150,6 +150,7 @@ fn read(
         return Err(Unfit::ClientAuthentication.into());
     }
     let wants = wants(&form)?;
+    let csr = form.take("csr");
     let (subject_token, subject_token_type, actor_token, requested_token_type) = match front {
         Front::TokenExchange => {
             if form.find("assertion").is_some() {
@@ -194,6 +195,7 @@ fn read(
         actor_token,
         requested_token_type,
         wants,
+        csr,
         source,
     })
 }

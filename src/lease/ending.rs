@@ -3,23 +3,23 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use thiserror::Error;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 
 use super::reaper::Reaper;
 use crate::{
     id::LeaseId,
     ledger::{
-        Commit, CommitError, Committed, Event, Hash, LeaseState, Operator, Proposal,
+        Commit, CommitError, Event, Hash, LeaseState, Operator, Proposal,
         reader::{Leases, LedgerReader, ReadError, StoredLease},
     },
 };
 
 /// How long somebody who asked is kept waiting for the target. What has not ended then is tried on.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How many revocations are on their way to the ledger at once.
-const COMMITS_AT_ONCE: usize = 128;
 /// How often it is looked.
-const LOOK: Duration = Duration::from_millis(25);
+const LOOK: Duration = Duration::from_millis(50);
+/// So many leases are looked at one by one.
+const FEW: usize = 16;
 
 /// Why nothing is known of a revocation: it may not be recorded.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -83,27 +83,22 @@ impl Ending {
         leases: &[StoredLease],
         by: &Operator,
     ) -> Result<BTreeSet<LeaseId>, EndingError> {
-        // Side by side, so that many share a flush; no more at once than the writer takes without refusing anyone.
+        // Together, so that they share a flush.
         let mut commits = JoinSet::new();
-        for lease in leases.iter().filter(|it| LeaseState::Revoking.may_follow(it.state)) {
-            if commits.len() >= COMMITS_AT_ONCE {
-                recorded(commits.join_next().await)?;
-            }
+        for lease in leases.iter().filter(|lease| LeaseState::Revoking.may_follow(lease.state)) {
             let step = LeaseState::Revoking;
             let event = Event::Lease { id: lease.id, step, by: Some(by.clone()) };
             let ledger = Arc::clone(&self.ledger);
             commits.spawn(async move { ledger.commit(Proposal::of(event)).await });
         }
-        while !commits.is_empty() {
-            recorded(commits.join_next().await)?;
+        while let Some(done) = commits.join_next().await {
+            done.map_err(|error| CommitError::Stopped(error.to_string()))??;
         }
         self.reaper.wake();
         let mut pending: BTreeSet<LeaseId> = leases.iter().map(|lease| lease.id).collect();
         let deadline = tokio::time::Instant::now().checked_add(PATIENCE);
         loop {
-            let live = self.reader.leases(Leases::Live, u32::MAX)?;
-            let live: BTreeSet<LeaseId> = live.into_iter().map(|lease| lease.id).collect();
-            pending.retain(|id| live.contains(id));
+            self.drop_ended(&mut pending)?;
             let over = deadline.is_none_or(|deadline| tokio::time::Instant::now() >= deadline);
             if pending.is_empty() || over {
                 return Ok(pending);
@@ -111,15 +106,20 @@ impl Ending {
             tokio::time::sleep(LOOK).await;
         }
     }
-}
 
-fn recorded(
-    commit: Option<Result<Result<Committed, CommitError>, JoinError>>,
-) -> Result<(), CommitError> {
-    match commit {
-        None => Ok(()),
-        Some(Ok(commit)) => commit.map(|_| ()),
-        // Nobody aborts it: it panicked, and nothing is known of it.
-        Some(Err(died)) => Err(CommitError::Stopped(died.to_string())),
+    /// One by one as long as they are few: a holder whose target is dead must not make us read all leases again and again.
+    fn drop_ended(&self, pending: &mut BTreeSet<LeaseId>) -> Result<(), ReadError> {
+        if pending.len() > FEW {
+            let live = self.reader.leases(Leases::Live, u32::MAX)?;
+            let live: BTreeSet<LeaseId> = live.into_iter().map(|lease| lease.id).collect();
+            pending.retain(|id| live.contains(id));
+            return Ok(());
+        }
+        for id in pending.clone() {
+            if self.find(id)?.is_none_or(|found| !found.state.is_live()) {
+                pending.remove(&id);
+            }
+        }
+        Ok(())
     }
 }

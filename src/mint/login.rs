@@ -95,7 +95,7 @@ pub enum LoginError {
     /// It said no, or there was nothing to say: nothing of a new login is there, an old one is as it was.
     #[error("{0}")]
     Refused(String),
-    /// It could not be reached: nothing was begun.
+    /// It could not be reached, or was lost so early that nothing of what was begun is left.
     #[error("can't be reached: {0}")]
     Unreachable(String),
     /// The connection was lost, or the answer makes no sense, after something was begun.

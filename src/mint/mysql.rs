@@ -32,6 +32,9 @@ const SESSIONS_LIMIT: Duration = Duration::from_secs(20);
 /// The first pause between two looks at the sessions; each is twice as long as the one before, up to a second.
 const FIRST_LOOK: Duration = Duration::from_millis(10);
 
+/// How long a connection may wait for its next use: fewer logins at the server for what comes in bursts.
+const IDLE_LIMIT: Duration = Duration::from_secs(60);
+
 /// Errors of the servers that mean: there is no such user, or no such session (any more).
 const NO_SUCH_USER: u16 = 1396;
 const NO_SUCH_SESSION: u16 = 1094;
@@ -118,6 +121,10 @@ impl MysqlLogins {
         });
         let most = usize::try_from(reach.connections).unwrap_or(1).max(1);
         let constraints = PoolConstraints::new(0, most).unwrap_or_default();
+        let bounds = PoolOpts::new()
+            .with_constraints(constraints)
+            .with_inactive_connection_ttl(IDLE_LIMIT)
+            .with_reset_connection(false);
         let options = OptsBuilder::default()
             .ip_or_hostname(reach.host.as_str())
             .tcp_port(reach.port)
@@ -127,7 +134,7 @@ impl MysqlLogins {
             .prefer_socket(false)
             .stmt_cache_size(0)
             .setup(vec![limits()])
-            .pool_opts(PoolOpts::new().with_constraints(constraints).with_reset_connection(false))
+            .pool_opts(bounds)
             .ssl_opts(tls);
         let pool = Pool::new(options);
         *held = Some(pool.clone());
@@ -232,7 +239,8 @@ impl Logins for MysqlLogins {
             return Err(LoginError::Refused(reason.to_owned()));
         }
         let making = Making {
-            login,
+            password: &login.password,
+            attribution: &login.attribution,
             require_tls: *require_tls,
             sessions: *sessions,
             member_of: &role.member_of,

@@ -79,9 +79,9 @@ pub struct PostgresRole {
     pub connection_limit: u32,
     /// The database of its connection URI.
     pub database: String,
-    /// In place of our `CREATE ROLE`. What keeps it honest (password, end, limit) is set after them all the same.
+    /// In place of our `CREATE ROLE`, in `database`. What keeps it honest (password, end, limit) is set after them all the same.
     pub create: Vec<Statement>,
-    /// Before a login of this role ends, in the database that we are at home in.
+    /// Before a login of this role ends, in `database`.
     pub revoke: Vec<Statement>,
 }
 
@@ -151,7 +151,9 @@ impl Logins for Postgres {
         let access = self.access(login, role)?;
         let new = create::New::of(login, role, &*self.chance)?;
         let mut hand = self.hands.hand();
-        let client = hand.at_home().await?;
+        // An operator's statements name what only one database has.
+        let database = if role.create.is_empty() { self.hands.home() } else { &role.database };
+        let client = hand.at(database).await?;
         // INVARIANT(never-outlive): what waiting for the connection took is no part of the lifetime.
         let left = lifetime.saturating_sub(begun.elapsed());
         new.make(client, left).await?;

@@ -21,6 +21,8 @@ mod architecture;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod client;
+#[cfg(test)]
 mod configuration;
 #[cfg(test)]
 mod conformance;
@@ -46,3 +48,5 @@ mod policy;
 mod sources;
 #[cfg(test)]
 mod verification;
+#[cfg(test)]
+mod x509;

@@ -6,4 +6,5 @@ pub(crate) mod server;
 pub(crate) mod services;
 pub(crate) mod serving;
 pub(crate) mod site;
+pub(crate) mod stand_in;
 pub(crate) mod token;

@@ -39,12 +39,12 @@ static STATEMENTS: Fields = Fields {
     fields: &[
         Field::optional(
             "create",
-            "In place of our `CREATE ROLE`, in one transaction; `{{name}}`, `{{password}}` and `{{expires_at}}` are filled in, quoted by their types. Password, end and connection limit are set after them all the same",
+            "In place of our `CREATE ROLE`, in one transaction in `database`; `{{name}}`, `{{password}}` and `{{expires_at}}` are filled in, quoted by their types. Password, end and connection limit are set after them all the same",
             Shape::List(&Shape::Text, 1),
         ),
         Field::optional(
             "revoke",
-            "Before the login ends, in one transaction in `maintenance_database`; only `{{name}}` is filled in. They may run more than once",
+            "Before the login ends, in one transaction in `database`; only `{{name}}` is filled in. They may run more than once",
             Shape::List(&Shape::Text, 1),
         ),
     ],

@@ -73,18 +73,17 @@ impl MysqlLogins {
             .collect();
         let mut known: BTreeSet<&str> = HARMLESS.iter().copied().collect();
         for names in NEEDED {
-            known.extend(*names);
-            if !names.iter().any(|name| whole.contains(*name)) {
-                let wanted = match (dialect, *names) {
-                    (Dialect::MySql { .. }, [_, newer, ..]) => newer,
-                    (_, [name, ..]) => name,
-                    (_, []) => continue,
-                };
-                findings.push(finding(
-                    Verdict::Bad,
-                    format!("it lacks a right: `GRANT {wanted} ON *.* TO {me}`"),
-                ));
+            if let Some(found) = names.iter().find(|name| whole.contains(**name)) {
+                known.insert(found);
+                continue;
             }
+            let wanted = match (dialect, *names) {
+                (Dialect::MySql { .. }, [_, newer, ..]) => newer,
+                (_, [name, ..]) => name,
+                (_, []) => continue,
+            };
+            let detail = format!("it lacks a right: `GRANT {wanted} ON *.* TO {me}`");
+            findings.push(finding(Verdict::Bad, detail));
         }
         let spare: Vec<&str> =
             whole.iter().map(String::as_str).filter(|right| !known.contains(right)).collect();

@@ -9,7 +9,7 @@ use std::fmt::{self, Write as _};
 use aws_lc_rs::digest;
 
 use crate::{
-    mint::{login::Login, name::Names},
+    mint::name::Names,
     secret::Secret,
     target::mysql::{HostPattern, Identifier, MysqlGrant},
 };
@@ -63,7 +63,8 @@ impl fmt::Display for Account {
 /// What a user is made with, besides its name.
 #[derive(Debug)]
 pub(super) struct Making<'a> {
-    pub(super) login: &'a Login,
+    pub(super) password: &'a Secret,
+    pub(super) attribution: &'a str,
     pub(super) require_tls: bool,
     pub(super) sessions: u32,
     pub(super) member_of: &'a [Identifier],
@@ -77,13 +78,13 @@ pub(super) fn create(dialect: Dialect, account: &Account, making: &Making<'_>) -
     match dialect {
         // MariaDB writes statements into its logs as they came: it gets the hash alone.
         Dialect::MariaDb => {
-            let hash = native_hash(&making.login.password);
+            let hash = native_hash(making.password);
             text.push_str("IDENTIFIED VIA mysql_native_password USING '");
             text.push_str(&hash);
         }
         // MySQL hashes by itself, and writes `<secret>` in place of the password into its logs.
         Dialect::MySql { .. } => {
-            let password = making.login.password.reveal_text()?;
+            let password = making.password.reveal_text()?;
             let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
             if !password.bytes().all(fits) {
                 return None;
@@ -100,7 +101,7 @@ pub(super) fn create(dialect: Dialect, account: &Account, making: &Making<'_>) -
     let _ = write!(text, " WITH MAX_USER_CONNECTIONS {}", making.sessions);
     if dialect == (Dialect::MySql { attributes: true }) {
         let plain = |c: &char| c.is_ascii_alphanumeric() || " ._:/@=-".contains(*c);
-        let known: String = making.login.attribution.chars().filter(plain).collect();
+        let known: String = making.attribution.chars().filter(plain).collect();
         let _ = write!(text, " ATTRIBUTE '{{\"cambio\": \"{known}\"}}'");
     }
     Some(Secret::from(text))
@@ -180,6 +181,61 @@ mod tests {
         let said = |table| grant(&account(), &of(table)).replace(&account().to_string(), "X");
         assert_eq!(said(None), r"GRANT INSERT, SELECT ON `my\_db`.* TO X");
         assert_eq!(said(Some("a_b")), r"GRANT INSERT, SELECT ON `my_db`.`a_b` TO X");
+    }
+
+    fn said(
+        dialect: Dialect,
+        password: &str,
+        making: impl Fn(Making<'_>) -> Option<Secret>,
+    ) -> Option<String> {
+        let password = Secret::from(password.to_owned());
+        let roles = [Identifier::parse("app_read").unwrap(), Identifier::parse("app-2").unwrap()];
+        let member_of: &[Identifier] = if dialect == Dialect::MariaDb { &[] } else { &roles };
+        let text = making(Making {
+            password: &password,
+            attribution: "cambio exchange=ex_1 rule=a/b 'x\"y\\\n",
+            require_tls: true,
+            sessions: 5,
+            member_of,
+        })?;
+        Some(text.reveal_text()?.replace(&account().to_string(), "X"))
+    }
+
+    #[test]
+    fn what_is_said_to_make_a_user() {
+        let make = |dialect, password| {
+            said(dialect, password, |making| create(dialect, &account(), &making))
+        };
+        assert_eq!(
+            make(Dialect::MariaDb, "password").unwrap(),
+            "CREATE USER X IDENTIFIED VIA mysql_native_password USING '*2470C0C06DEE42FD1618BB99005ADCA2EC9D1E19' \
+             REQUIRE SSL WITH MAX_USER_CONNECTIONS 5"
+        );
+        assert_eq!(
+            make(Dialect::MySql { attributes: true }, "pass-_9").unwrap(),
+            "CREATE USER X IDENTIFIED WITH caching_sha2_password BY 'pass-_9' DEFAULT ROLE `app_read`, `app-2` \
+             REQUIRE SSL WITH MAX_USER_CONNECTIONS 5 ATTRIBUTE '{\"cambio\": \"cambio exchange=ex_1 rule=a/b xy\"}'"
+        );
+        assert_eq!(
+            make(Dialect::MySql { attributes: false }, "p").unwrap(),
+            "CREATE USER X IDENTIFIED WITH caching_sha2_password BY 'p' DEFAULT ROLE `app_read`, `app-2` \
+             REQUIRE SSL WITH MAX_USER_CONNECTIONS 5"
+        );
+        for hostile in ["a'b", "a\\", "a b", "a\0", "é"] {
+            assert_eq!(make(Dialect::MySql { attributes: true }, hostile), None, "{hostile:?}");
+        }
+    }
+
+    #[test]
+    fn a_default_role_of_a_mariadb_is_said_for_itself() {
+        let role = Identifier::parse("app_read").unwrap();
+        let given: Vec<String> =
+            give(Dialect::MariaDb, &account(), &[], std::slice::from_ref(&role))
+                .into_iter()
+                .map(|statement| statement.replace(&account().to_string(), "X"))
+                .collect();
+        assert_eq!(given, ["GRANT `app_read` TO X", "SET DEFAULT ROLE `app_read` FOR X"]);
+        assert!(give(Dialect::MySql { attributes: true }, &account(), &[], &[role]).is_empty());
     }
 
     #[test]

@@ -177,7 +177,7 @@ async fn begin(client: &Client, lifetime: Duration) -> Result<String, LoginError
     let answers = answers.map_err(|error| failure::before_commit(&error))?;
     let told = answers.iter().find_map(|answer| match answer {
         SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-        _ => None,
+        SimpleQueryMessage::CommandComplete(_) | SimpleQueryMessage::RowDescription(_) | _ => None,
     });
     // It goes into a statement: only what can be a time does.
     let is_time = |text: &String| text.bytes().all(|b| b.is_ascii_digit() || b"-:.TZ".contains(&b));

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio_postgres::{
     Client, Row,
-    error::SqlState,
+    error::{DbError, SqlState},
     types::{ToSql, Type},
 };
 
@@ -165,9 +165,10 @@ impl Ending<'_> {
         let mut statements = vec!["BEGIN".to_owned()];
         statements.extend(role.revoke.iter().map(|statement| statement.render(token)));
         statements.push("COMMIT".to_owned());
-        let client = self.hand.at_home().await?;
+        let client = self.hand.at(&role.database).await?;
         for statement in statements {
-            client.batch_execute(&statement).await.map_err(|error| failure::of_ending(&error))?;
+            let done = client.batch_execute(&statement).await;
+            done.map_err(|error| in_database(&role.database, failure::of_ending(&error)))?;
         }
         Ok(())
     }
@@ -187,7 +188,7 @@ impl Ending<'_> {
                 Ok(()) => return Ok(()),
                 Err(error) if is_in_the_way(&error) => said = failure::of_ending(&error),
                 Err(error) if failure::is(&error, &SqlState::DEPENDENT_OBJECTS_STILL_EXIST) => {
-                    said = failure::of_ending(&error);
+                    said = granted_by_others(&error);
                     // What it has granted to others of itself is in no database.
                     let home = self.home.to_owned();
                     self.empty(&home, &Left::default()).await?;
@@ -298,6 +299,16 @@ fn is_in_the_way(error: &tokio_postgres::Error) -> bool {
     [SqlState::LOCK_NOT_AVAILABLE, SqlState::INTERNAL_ERROR, SqlState::QUERY_CANCELED]
         .iter()
         .any(|state| failure::is(error, state))
+}
+
+/// `DROP OWNED` takes back what we, or a role that we are a member of, could have granted, and passes over the rest.
+fn granted_by_others(error: &tokio_postgres::Error) -> LoginError {
+    let detail = error.as_db_error().and_then(DbError::detail).unwrap_or("nothing more is said");
+    LoginError::Refused(format!(
+        "it is shut, and can't be dropped while there are {}: take back what others granted to it, or make our role a member of \
+         those who did",
+        detail.lines().collect::<Vec<_>>().join(", ")
+    ))
 }
 
 fn in_database(database: &str, error: LoginError) -> LoginError {

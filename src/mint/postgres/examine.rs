@@ -8,6 +8,7 @@ use tokio_postgres::{Client, types::Type};
 use super::{
     Postgres, Protection,
     end::{column, query},
+    failure,
     quote::identifier,
 };
 use crate::mint::{
@@ -33,8 +34,7 @@ impl Examine for Postgres {
             Err(error) => return vec![finding(Verdict::Bad, error)],
         };
         let mut found = Vec::new();
-        let looked = self.look(client, &mut found).await;
-        match looked {
+        match self.look_only(client, &mut found).await {
             Ok(()) => hand.rest(),
             Err(error) => found.push(finding(Verdict::Bad, error)),
         }
@@ -54,6 +54,14 @@ struct Attributes {
 }
 
 impl Postgres {
+    /// Duty 1, held by the server: this session could not change anything.
+    async fn look_only(&self, client: &Client, found: &mut Vec<Finding>) -> Result<(), LoginError> {
+        let said = |error: tokio_postgres::Error| failure::of_ending(&error);
+        client.batch_execute("BEGIN READ ONLY").await.map_err(said)?;
+        self.look(client, found).await?;
+        client.batch_execute("ROLLBACK").await.map_err(said)
+    }
+
     async fn look(&self, client: &Client, found: &mut Vec<Finding>) -> Result<(), LoginError> {
         let version = self.server(client, found).await?;
         self.own_rights(client, version, found).await?;

@@ -130,16 +130,12 @@ impl Connector {
         let password = Zeroizing::new(password);
         config.password(password.trim_ascii_end());
         // What happens to a connection is told to whoever waits for an answer on it.
-        Ok(match self.tls {
-            Some(tls) => {
-                let (client, connection) = config.connect(tls).await?;
-                (client, self.tasks.spawn(async { note(connection.await) }))
-            }
-            None => {
-                let (client, connection) = config.connect(NoTls).await?;
-                (client, self.tasks.spawn(async { note(connection.await) }))
-            }
-        })
+        if let Some(tls) = self.tls {
+            let (client, connection) = config.connect(tls).await?;
+            return Ok((client, self.tasks.spawn(async { note(connection.await) })));
+        }
+        let (client, connection) = config.connect(NoTls).await?;
+        Ok((client, self.tasks.spawn(async { note(connection.await) })))
     }
 }
 

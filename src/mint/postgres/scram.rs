@@ -15,7 +15,7 @@ pub(super) const SALT_BYTES: usize = 16;
 
 /// `SCRAM-SHA-256$4096:<salt>$<StoredKey>:<ServerKey>`, as `pg_authid.rolpassword` keeps it: base64, no quote in it.
 ///
-/// `password` is ASCII, so that SASLprep (RFC 4013) leaves it as it is.
+/// `password` is ASCII, so that `SASLprep` (RFC 4013) leaves it as it is.
 pub(super) fn verifier(password: &[u8], salt: &[u8; SALT_BYTES]) -> String {
     let mut salted = Zeroizing::new([0_u8; digest::SHA256_OUTPUT_LEN]);
     pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, ITERATIONS, salt, password, &mut *salted);

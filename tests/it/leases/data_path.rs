@@ -62,7 +62,8 @@ struct Careless {
 
 impl Careless {
     fn tell(&self, what: &dyn Debug) {
-        self.debugged.lock().unwrap().push_str(&format!("{what:?} {what:#?}"));
+        use std::fmt::Write as _;
+        write!(self.debugged.lock().unwrap(), "{what:?} {what:#?}").unwrap();
     }
 }
 
@@ -187,7 +188,7 @@ async fn b12_a_login_is_answered_with_everything_that_its_holder_needs() {
     let token = body["lease"]["token"].as_str().unwrap();
     assert!(token.starts_with("cambio_lt_") && token.len() == 53, "{} bytes", token.len());
     let held = world.broker.reader.leases(Leases::Held(&token_hash(token)), 9).unwrap();
-    assert_eq!(held, [lease.clone()]);
+    assert_eq!(held, std::slice::from_ref(&lease));
     // What the server knows of it.
     assert_eq!((has.role.as_str(), has.lifetime), ("read", seconds(LIFETIME)));
     assert_eq!(password.len(), 32);
@@ -474,6 +475,29 @@ async fn b12_a_connection_that_drops_while_a_login_is_made_leaves_no_open_end() 
     world.broker.pass(LIFETIME);
     world.look().await;
     assert!(world.server.logins().is_empty());
+}
+
+/// "Everything that this run got" is revoked while one more login is being made: it is withheld, and ended.
+#[tokio::test]
+async fn b05_a_login_whose_lease_is_revoked_while_it_is_made_is_withheld() {
+    let world = World::new().await;
+    world.server.making.forget_permits(Semaphore::MAX_PERMITS);
+    let token = world.broker.site.job().sign();
+    let asked = world.broker.exchange(&token);
+    let revoked = async {
+        world.server.asked.acquire().await.unwrap().forget();
+        let step = LeaseState::Revoking;
+        let event = Event::Lease { id: world.only_lease().id, step, by: Some(operator()) };
+        world.broker.writer.commit(Proposal::of(event)).await.unwrap();
+        world.server.making.add_permits(1);
+    };
+    let (answer, ()) = tokio::join!(asked, revoked);
+    assert_eq!(answer.status, 503, "{}", answer.body);
+    let login = world.server.names_there().pop_first().unwrap();
+    assert!(!answer.body.contains(&login), "nobody gets it");
+    world.look().await;
+    assert!(world.server.logins().is_empty());
+    assert_eq!(world.only_lease().state, LeaseState::Revoked);
 }
 
 /// A target that does not answer is not waited for, and nothing is written down for it.

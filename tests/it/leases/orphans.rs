@@ -83,28 +83,22 @@ async fn b03_a_login_that_is_made_while_orphans_are_looked_for_is_none() {
     assert_eq!(bench.server.names_there().len(), 4, "all logins with leases are there");
 }
 
-/// A lease ends between the two lists: its login is no orphan, and the ledger does not say so.
+/// The list is read, and before the leases are, one ends: its login is no orphan, and the ledger does not say so.
 #[tokio::test]
 async fn b03_a_login_that_is_ended_while_orphans_are_looked_for_is_none() {
     let bench = Bench::new();
     let lease = bench.active(1).await;
-    bench.server.listing.forget_permits(Semaphore::MAX_PERMITS);
-    bench.server.listing.add_permits(1);
-    let stale = {
-        // The list is read, and before the leases are, this one ends.
-        let search = bench.reaper.look_for_orphans();
-        tokio::pin!(search);
-        let ends = async {
-            bench.server.listed.acquire().await.unwrap().forget();
-            bench.revoke(&lease).await;
-            bench.look().await;
-            bench.server.listing.add_permits(1_000);
-        };
-        tokio::join!(search, ends);
-        bench.entries("orphan")
+    bench.server.handing.forget_permits(Semaphore::MAX_PERMITS);
+    let ends = async {
+        bench.server.read.acquire().await.unwrap().forget();
+        bench.revoke(&lease).await;
+        bench.look().await;
+        assert_eq!(bench.state(&lease), LeaseState::Revoked);
+        bench.server.handing.add_permits(1_000);
     };
-    assert_eq!(stale, Vec::<serde_json::Value>::new());
-    assert_eq!(bench.state(&lease), LeaseState::Revoked);
+    tokio::join!(bench.reaper.look_for_orphans(), ends);
+    assert_eq!(bench.entries("orphan"), Vec::<serde_json::Value>::new());
+    assert_eq!(bench.server.told_to_end().len(), 1);
 }
 
 /// Threat K07: a broker over yesterday's copy of the store is held, and everything that was made since looks like an orphan.

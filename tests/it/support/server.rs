@@ -68,6 +68,10 @@ pub(crate) struct FakeServer {
     state: Mutex<State>,
     /// Without permits, the list is not begun.
     pub(crate) listing: Semaphore,
+    /// Without permits, a list that was read is not handed out.
+    pub(crate) handing: Semaphore,
+    /// How many were read.
+    pub(crate) read: Semaphore,
     /// How many lists were asked for.
     pub(crate) listed: Semaphore,
     /// Without permits, a login is not begun to be made.
@@ -87,6 +91,8 @@ impl FakeServer {
         Arc::new(Self {
             state: Mutex::default(),
             listing: Semaphore::new(Semaphore::MAX_PERMITS),
+            handing: Semaphore::new(Semaphore::MAX_PERMITS),
+            read: Semaphore::new(0),
             listed: Semaphore::new(0),
             making: Semaphore::new(Semaphore::MAX_PERMITS),
             asked: Semaphore::new(0),
@@ -290,6 +296,9 @@ impl Logins for FakeServer {
         let fault = self.state().names;
         meets(fault).await?;
         // Whoever made them: a server lists by what they begin with, and not even that is sure.
-        answer(fault, self.names_there().into_iter().collect())
+        let names = self.names_there().into_iter().collect();
+        self.read.add_permits(1);
+        self.handing.acquire().await.unwrap().forget();
+        answer(fault, names)
     }
 }

@@ -53,14 +53,14 @@ async fn b04_a_login_ends_whatever_it_has_left_behind() {
         );
         place.run(&holder, &made).unwrap();
         place.run_in("billing", &holder, &format!("CREATE TABLE kept_{mark} (n int)")).unwrap();
-        // Grants to it by others, in another database and of a database.
-        place.ask("billing", &format!("GRANT SELECT ON hidden TO \"{user}\""));
-        place.ask("billing", &format!("GRANT CREATE ON DATABASE billing TO \"{user}\""));
+        // Grants to it in another database, by one whom our role is a member of.
+        let heirs = format!(
+            "CREATE TABLE heirs_{mark} (n int); ALTER TABLE heirs_{mark} OWNER TO app_heir; GRANT ALL ON heirs_{mark} TO {user}"
+        );
+        place.ask("billing", &heirs);
         place.ask(
             "billing",
-            &format!(
-                "ALTER DEFAULT PRIVILEGES FOR ROLE app_owner GRANT SELECT ON TABLES TO \"{user}\""
-            ),
+            &format!("ALTER DEFAULT PRIVILEGES FOR ROLE app_heir GRANT SELECT ON TABLES TO {user}"),
         );
         // Two prepared transactions, one by a name that wants quoting, and an open one.
         for (database, gid) in
@@ -86,7 +86,7 @@ async fn b04_a_login_ends_whatever_it_has_left_behind() {
         assert_eq!(place.ask("orders", &format!("SELECT t FROM kept_{mark}")), "of value");
         assert_eq!(bench.server.end(user).await, Ok(Gone::Absent));
         place.ask("orders", &format!("DROP TABLE kept_{mark} CASCADE; DROP SEQUENCE s_{mark}; DROP TYPE t_{mark}; DROP FUNCTION f_{mark}"));
-        place.ask("billing", &format!("DROP TABLE kept_{mark}"));
+        place.ask("billing", &format!("DROP TABLE kept_{mark}, heirs_{mark}"));
     }
 }
 
@@ -142,6 +142,29 @@ async fn b04_without_an_owner_nothing_is_destroyed_and_the_login_is_shut() {
         assert_eq!(mended.end(&holder.user).await, Ok(Gone::Ended));
         assert_eq!(place.owner_of("orders", &table), place.0.heir);
         place.ask("orders", &format!("DROP TABLE {table}"));
+    }
+}
+
+/// What our role can't take back is told, and waits for whoever can.
+#[tokio::test]
+async fn b04_what_others_granted_keeps_a_login_shut_and_is_named() {
+    for place in Place::all() {
+        let bench = place.bench(place.target()).await;
+        let holder = bench.make("read", MINUTES).await.unwrap();
+        let user = &holder.user;
+        place.ask("billing", &format!("GRANT SELECT ON hidden TO {user}"));
+        place.ask("billing", &format!("GRANT CREATE ON DATABASE billing TO {user}"));
+        let defaults =
+            format!("ALTER DEFAULT PRIVILEGES FOR ROLE app_owner GRANT SELECT ON TABLES TO {user}");
+        place.ask("billing", &defaults);
+        let Err(LoginError::Refused(said)) = bench.server.end(user).await else {
+            panic!("our role is no member of `app_owner`")
+        };
+        let wanted = "it is shut, and can't be dropped while there are privileges for database billing, 1 object in database billing: ";
+        assert!(said.starts_with(wanted), "{said}");
+        place.run(&holder, "SELECT 1").unwrap_err();
+        place.ask("billing", &format!("DROP OWNED BY {user}"));
+        assert_eq!(bench.server.end(user).await, Ok(Gone::Ended));
     }
 }
 
