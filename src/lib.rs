@@ -6,7 +6,9 @@
 pub mod chance;
 pub mod clock;
 pub mod id;
+pub mod json;
 pub mod secret;
+pub mod web;
 
 pub mod edge;
 pub mod exchange;
@@ -25,6 +27,7 @@ pub mod store;
 
 pub mod app;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod sandbox;
 pub mod telemetry;

@@ -21,6 +21,8 @@ mod architecture;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod client;
+#[cfg(test)]
 mod configuration;
 #[cfg(test)]
 mod conformance;

@@ -5,4 +5,5 @@ pub(crate) mod issuer;
 pub(crate) mod services;
 pub(crate) mod serving;
 pub(crate) mod site;
+pub(crate) mod stand_in;
 pub(crate) mod token;
