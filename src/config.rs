@@ -32,7 +32,10 @@ pub use listen::{ListenConfig, TlsConfig};
 pub use log::{LogConfig, LogFormat, LogLevel};
 pub use policies::PoliciesConfig;
 pub use store::StoreConfig;
-pub use targets::{JwtConfig, JwtType, ServerConfig, ServerTls, TargetConfig, TargetKind};
+pub use targets::{
+    AzureConfig, AzureRoleConfig, CloudConfig, GithubConfig, GithubRoleConfig, GoogleConfig,
+    GoogleRoleConfig, JwtConfig, JwtType, ServerConfig, ServerTls, TargetConfig, TargetKind,
+};
 
 use self::{files::Need, reader::Reader};
 use crate::{

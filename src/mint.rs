@@ -22,8 +22,12 @@ use crate::{
 };
 
 mod act;
+pub mod azure;
+pub mod cloud;
 pub mod examine;
 pub mod gate;
+pub mod github;
+pub mod google;
 pub mod jwt;
 mod lifetime;
 pub mod login;
@@ -69,6 +73,8 @@ pub enum Plan {
     Jwt(JwtPlan),
     /// A login at a server: name and password are final, nothing of it exists yet.
     Login(Box<login::Login>),
+    /// A token of a cloud: what is asked for is final, nothing was sent yet.
+    Cloud(Box<cloud::CloudPlan>),
 }
 
 impl Plan {
@@ -78,6 +84,7 @@ impl Plan {
         match self {
             Self::Jwt(_) => "jwt",
             Self::Login(login) => login.kind,
+            Self::Cloud(plan) => plan.kind,
         }
     }
 
@@ -86,7 +93,7 @@ impl Plan {
     pub const fn is_outside(&self) -> bool {
         match self {
             Self::Jwt(_) => false,
-            Self::Login(_) => true,
+            Self::Login(_) | Self::Cloud(_) => true,
         }
     }
 
@@ -96,6 +103,7 @@ impl Plan {
         match self {
             Self::Jwt(plan) => Some((plan.digest, &plan.kid)),
             Self::Login(_) => None,
+            Self::Cloud(plan) => plan.assertion.as_ref().map(|jwt| (jwt.digest, jwt.kid.as_str())),
         }
     }
 }

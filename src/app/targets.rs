@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::scene::{Means, SceneError};
+use super::{
+    clouds,
+    scene::{Means, SceneError},
+};
 use crate::{
     config::{Config, JwtConfig, JwtType, TargetConfig, TargetKind},
     grant::TargetName,
@@ -29,10 +32,10 @@ pub struct Makers {
 }
 
 /// What serves one target.
-struct Made {
-    minter: Arc<dyn Minter>,
-    revoker: Option<Arc<dyn Revoker>>,
-    examiner: Option<Arc<dyn Examine>>,
+pub(super) struct Made {
+    pub(super) minter: Arc<dyn Minter>,
+    pub(super) revoker: Option<Arc<dyn Revoker>>,
+    pub(super) examiner: Option<Arc<dyn Examine>>,
 }
 
 /// The minters and revokers of the configured targets. Nothing is connected to yet: one dead target neither stops the start nor
@@ -47,6 +50,9 @@ pub fn makers(config: &Config, means: &Means) -> Result<Makers, SceneError> {
             TargetKind::Jwt(jwt) | TargetKind::Cambio(jwt) => {
                 jwt_maker(config, target, jwt, means)?
             }
+            TargetKind::Google(google) => clouds::google(config, target, google, means)?,
+            TargetKind::Azure(azure) => clouds::azure(config, target, azure, means)?,
+            TargetKind::Github(github) => clouds::github(config, target, github, means)?,
         };
         minters.push((target.name.clone(), made.minter));
         revokers.extend(made.revoker.map(|revoker| (target.name.clone(), revoker)));

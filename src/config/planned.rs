@@ -3,8 +3,7 @@
 use super::reader::Reader;
 use crate::yaml::{Node, Place, Problem};
 
-const TARGETS: &[&str] =
-    &["aws", "gcp", "azure", "github", "kubernetes", "postgres", "mysql", "redis", "ssh", "x509"];
+const TARGETS: &[&str] = &["aws", "kubernetes", "postgres", "mysql", "redis", "ssh", "x509"];
 const STORES: &[&str] = &["postgres", "mysql"];
 const ANCHORS: &[&str] = &["witness", "object_store"];
 const PROTECTORS: &[&str] = &["aws_kms", "gcp_kms", "azure_key_vault", "pkcs11", "vault"];
@@ -32,7 +31,11 @@ pub(super) fn replace(reader: &mut Reader<'_>) {
     };
     for target in reader.section("targets").map(Node::elements).unwrap_or_default() {
         if let Some((word, place)) = value_among(target, "kind", TARGETS) {
-            put(reader, &[place], absent("target kind", word, "`jwt` and `cambio`"));
+            put(
+                reader,
+                &[place],
+                absent("target kind", word, "`jwt`, `cambio`, `google`, `azure` and `github`"),
+            );
         }
     }
     for issuer in reader.section("issuers").map(Node::elements).unwrap_or_default() {

@@ -5,17 +5,25 @@ use std::{
     time::Duration,
 };
 
+mod azure;
+mod cloud;
+mod github;
+mod google;
 mod jwt;
 mod roles;
 mod server;
 
+pub use azure::{AzureConfig, AzureRoleConfig};
+pub use cloud::CloudConfig;
+pub use github::{GithubConfig, GithubRoleConfig};
+pub use google::{GoogleConfig, GoogleRoleConfig};
 pub use jwt::{JwtConfig, JwtType};
 pub use server::{ServerConfig, ServerTls};
 
 use super::reader::{Reader, is_audience, length, text, texts};
 use crate::{
     grant::{RoleName, TargetName},
-    subject::issuers::IssuerUrl,
+    subject::{Algorithm, issuers::IssuerUrl},
     target::{Expiry, Role, Target},
     yaml::{Field, Node, Place, Shape},
 };
@@ -46,6 +54,12 @@ pub enum TargetKind {
     Jwt(JwtConfig),
     /// Signed JWTs for our own API (design section 6); their audience is our issuer URL.
     Cambio(JwtConfig),
+    /// Access tokens of Google Cloud.
+    Google(GoogleConfig),
+    /// Access tokens of Entra.
+    Azure(AzureConfig),
+    /// Installation tokens of a GitHub App.
+    Github(GithubConfig),
 }
 
 impl TargetKind {
@@ -55,6 +69,9 @@ impl TargetKind {
         match self {
             Self::Jwt(_) => "jwt",
             Self::Cambio(_) => "cambio",
+            Self::Google(_) => "google",
+            Self::Azure(_) => "azure",
+            Self::Github(_) => "github",
         }
     }
 
@@ -63,6 +80,19 @@ impl TargetKind {
     pub const fn jwt(&self) -> Option<&JwtConfig> {
         match self {
             Self::Jwt(jwt) | Self::Cambio(jwt) => Some(jwt),
+            Self::Google(_) | Self::Azure(_) | Self::Github(_) => None,
+        }
+    }
+
+    /// What signs for it, where a key of ours does.
+    #[must_use]
+    pub const fn signed_with(&self) -> Option<Algorithm> {
+        match self {
+            Self::Jwt(jwt) | Self::Cambio(jwt) => Some(jwt.algorithm),
+            Self::Google(google) => Some(google.algorithm),
+            // Entra verifies no other.
+            Self::Azure(_) => Some(Algorithm::RS256),
+            Self::Github(_) => None,
         }
     }
 }
@@ -87,11 +117,19 @@ impl TargetConfig {
 
     /// INVARIANT(honest-expiry): how its credentials end.
     #[must_use]
-    pub const fn expiry(&self) -> Expiry {
-        match self.kind {
+    pub fn expiry(&self) -> Expiry {
+        match &self.kind {
             TargetKind::Jwt(_) | TargetKind::Cambio(_) => {
                 Expiry::Exact { floor: self.floor, ceiling: self.ceiling }
             }
+            TargetKind::Google(google) if google.impersonates() => {
+                Expiry::Exact { floor: self.floor, ceiling: self.ceiling }
+            }
+            TargetKind::Azure(azure) => Expiry::Fixed(azure.lives),
+            TargetKind::Github(github) if github.by_broker => {
+                Expiry::ByBroker { ceiling: self.ceiling }
+            }
+            TargetKind::Google(_) | TargetKind::Github(_) => Expiry::Fixed(Duration::from_hours(1)),
         }
     }
 }
@@ -132,8 +170,16 @@ const ALIASES: Field = Field::optional(
     "Further absolute URIs that `audience` or `resource` may name it by",
     Shape::List(&Shape::Text, 0),
 );
-pub(super) static TARGET: Shape =
-    Shape::Tagged { tag: "kind", cases: &[("jwt", &jwt::JWT), ("cambio", &jwt::CAMBIO)] };
+pub(super) static TARGET: Shape = Shape::Tagged {
+    tag: "kind",
+    cases: &[
+        ("jwt", &jwt::JWT),
+        ("cambio", &jwt::CAMBIO),
+        ("google", &google::GOOGLE),
+        ("azure", &azure::AZURE),
+        ("github", &github::GITHUB),
+    ],
+};
 
 /// All targets that could be read. `instance` is the environment, `ours` the issuer URL.
 pub(super) fn read(
@@ -151,11 +197,13 @@ pub(super) fn read(
         targets.push((node, target));
     }
     // Of all that are written down, so that one target that can't be read does not make a second problem here.
-    let known = section.elements().iter().filter_map(|node| text(node, "audience"));
+    let has_none =
+        |node: &Node| node.find("kind").and_then(Node::text).is_some_and(|kind| kind != "jwt");
+    let of_jwt = |node: &&Node| !has_none(node);
+    let known = section.elements().iter().filter(of_jwt).filter_map(|node| text(node, "audience"));
     let audiences: BTreeSet<&str> = known.map(|(found, _)| found).collect();
-    let is_ours = |node: &Node| node.find("kind").and_then(Node::text) == Some("cambio");
     let complete =
-        section.elements().iter().all(|node| node.find("audience").is_some() || is_ours(node));
+        section.elements().iter().all(|node| node.find("audience").is_some() || has_none(node));
     for (node, _) in
         targets.iter().filter(|(_, target)| matches!(target.kind, TargetKind::Cambio(_)))
     {
@@ -194,15 +242,21 @@ fn environment(reader: &mut Reader<'_>, node: &Node, instance: Option<&str>) {
 }
 
 fn target(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Option<TargetConfig> {
+    let (floor, ceiling) = lifetimes(reader, node);
     let kind = match node.find("kind").and_then(Node::text)? {
         "jwt" => jwt::read(reader, node, ours).map(TargetKind::Jwt),
         "cambio" => jwt::read_ours(node, ours).map(TargetKind::Cambio),
+        "google" => google::read(reader, node, ceiling).map(TargetKind::Google),
+        "azure" => azure::read(reader, node).map(TargetKind::Azure),
+        "github" => github::read(reader, node, ceiling).map(TargetKind::Github),
         _ => return None,
     };
     let aliases = aliases(reader, node);
-    let roles = roles::read(reader, node);
+    let mut roles = roles::read(reader, node);
+    if let Some(TargetKind::Google(google)) = &kind {
+        google.scope(&mut roles);
+    }
     let granted_by = granted_by(reader, node);
-    let (floor, ceiling) = lifetimes(reader, node);
     Some(TargetConfig {
         name: text(node, "name")?.0.into(),
         kind: kind?,

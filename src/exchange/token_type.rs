@@ -64,6 +64,7 @@ pub(in crate::exchange) fn must_issue(
     let makes: &[TokenType] = match plan {
         Plan::Jwt(_) => &[TokenType::AccessToken, TokenType::Jwt],
         Plan::Login(_) => &[TokenType::Database],
+        Plan::Cloud(_) => &[TokenType::AccessToken],
     };
     let Some(wanted) = wanted.filter(|wanted| !makes.contains(wanted)) else { return Ok(()) };
     let expected: Vec<String> = makes.iter().map(|made| format!("`{}`", made.as_str())).collect();

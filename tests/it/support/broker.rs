@@ -147,6 +147,7 @@ impl Broker {
             tasks: tasks.clone(),
             outbound: Arc::new(Outbound::default()),
             known: KnownKeys::default(),
+            held: Arc::default(),
 
             mode: Mode::Serve,
         };
