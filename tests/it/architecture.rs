@@ -30,8 +30,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     (
         "mint",
         &[
-            "chance", "clock", "grant", "id", "keys", "lease", "ledger", "secret", "subject",
-            "target",
+            "chance", "clock", "grant", "id", "json", "keys", "lease", "ledger", "secret",
+            "subject", "target", "web",
         ],
     ),
     ("refusal", &["grant", "ledger", "mint", "policy", "subject"]),
@@ -43,6 +43,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "clock",
             "exchange",
             "id",
+            "json",
             "ledger",
             "mint",
             "policy",
