@@ -235,16 +235,12 @@ pub(super) fn below(base: &Url, segments: &[&str]) -> Result<Url, CallError> {
 
 /// Whether a key signs for the target.
 pub(super) fn signs(keyring: &Keyring, algorithm: Algorithm) -> Finding {
-    match keyring.active(algorithm) {
-        Some(active) => {
-            let detail = format!("{algorithm} key `{}` signs", active.signer().key_id());
-            Finding { verdict: Verdict::Good, detail }
-        }
-        None => {
-            let detail = format!("no {algorithm} key signs: see `cambio keys list`");
-            Finding { verdict: Verdict::Bad, detail }
-        }
-    }
+    let Some(active) = keyring.active(algorithm) else {
+        let detail = format!("no {algorithm} key signs: see `cambio keys list`");
+        return Finding { verdict: Verdict::Bad, detail };
+    };
+    let detail = format!("{algorithm} key `{}` signs", active.signer().key_id());
+    Finding { verdict: Verdict::Good, detail }
 }
 
 /// Whether somebody with a good certificate answers there; what is answered does not matter.

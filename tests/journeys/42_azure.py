@@ -43,7 +43,7 @@ try:
     )
     tally.check("so does its workload identity, from a file", read(pod).status_code == 200)
 
-    wrong = stage.ask("jwt/orders", "reader", audience="https://orders.test").json()["access_token"]
+    wrong = stage.ask("jwt/orders", "reader").json()["access_token"]
     for sentence, other in (
         ("an assertion for somebody else is refused", credential(wrong)),
         ("so is one for another application", credential(assertion, "11111111-8f2e-4c9d-8e7a-6b511c9d0e7a")),

@@ -46,7 +46,10 @@ impl AppKey {
         let pair = match &der {
             PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der()),
             PrivateKeyDer::Pkcs8(der) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()),
-            _ => return Err("it is no RSA key, as Apps of GitHub have".to_owned()),
+            // SEC 1 is elliptic; what else may come to be is no RSA key either.
+            PrivateKeyDer::Sec1(_) | _ => {
+                return Err("it is no RSA key, as Apps of GitHub have".to_owned());
+            }
         };
         let pair = pair.map_err(|_| "it is no RSA key, as Apps of GitHub have".to_owned())?;
         if pair.public_modulus_len() < LEAST_BYTES {
@@ -67,15 +70,15 @@ impl AppKey {
         let header = part(r#"{"alg":"RS256","typ":"JWT"}"#);
         let input = format!("{header}.{}", part(&claims.to_string()));
         let (pair, bytes) = (Arc::clone(&self.pair), input.clone());
-        let gone = |_| "the signing threads are gone".to_owned();
-        let bench = Arc::clone(&self.benches).acquire_owned().await.map_err(|_| gone(()))?;
+        let gone = "the signing threads are gone";
+        let bench = Arc::clone(&self.benches).acquire_owned().await.map_err(|_| gone)?;
         let signed = tokio::task::spawn_blocking(move || {
             let _bench = bench;
             let mut signature = vec![0; pair.public_modulus_len()];
             pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), bytes.as_bytes(), &mut signature)
                 .map(|()| signature)
         });
-        let signed = signed.await.map_err(|_| gone(()))?;
+        let signed = signed.await.map_err(|_| gone)?;
         let signature = signed.map_err(|_| "the App's key did not sign".to_owned())?;
         Ok(Secret::from(format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))))
     }

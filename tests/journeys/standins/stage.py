@@ -97,7 +97,7 @@ class Stage:
 
     def ask(self, target, role, **more):
         token = self.broker.issuer.token()
-        return self.broker.exchange(token, audience=target, scope=role, **more)
+        return self.broker.exchange(token, **({"audience": target, "scope": role} | more))
 
     def end(self):
         self.broker.stop()
