@@ -34,7 +34,8 @@ pub use policies::PoliciesConfig;
 pub use store::StoreConfig;
 pub use targets::{
     AzureConfig, AzureRoleConfig, CloudConfig, GithubConfig, GithubRoleConfig, GoogleConfig,
-    GoogleRoleConfig, JwtConfig, JwtType, ServerConfig, ServerTls, TargetConfig, TargetKind,
+    GoogleRoleConfig, JwtConfig, JwtType, MysqlConfig, PostgresConfig, RedisConfig, ServerConfig,
+    ServerTls, TargetConfig, TargetKind,
 };
 
 use self::{files::Need, reader::Reader};

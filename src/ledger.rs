@@ -97,7 +97,7 @@ pub enum Event {
         /// Who asked for it, where somebody did.
         by: Option<Operator>,
     },
-    /// Something at a target carries our mark and has no lease: it was ended (threat B03).
+    /// Something at a target carries our mark and has no lease: it is ended next (threat B03).
     Orphan {
         /// Where.
         target: TargetName,

@@ -31,8 +31,13 @@ pub mod google;
 pub mod jwt;
 mod lifetime;
 pub mod login;
+pub mod mysql;
 pub mod name;
+pub mod postgres;
+pub mod reach;
+pub mod redis;
 mod signed;
+pub mod sql;
 
 pub use signed::JwtPlan;
 

@@ -145,7 +145,7 @@ fn instant(value: &Value) -> Option<Instant> {
 }
 
 fn bad(message: String) -> ClientError {
-    ClientError::unreachable(message).hint("is `--broker` the issuer URL of a Cambio broker?")
+    ClientError::unreachable(message).hint("is this client older than the broker?")
 }
 
 #[cfg(test)]

@@ -247,8 +247,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 fn read(broker: &str, answered: &web::Answered, asked_at: Instant) -> Result<Answer, ClientError> {
     let status = answered.status;
     let no_broker = |reason: &dyn fmt::Display| {
-        ClientError::unreachable(format!("`{broker}` answered {status} and {reason}"))
-            .hint("is `--broker` the issuer URL of a Cambio broker?")
+        let hint = if status.is_server_error() {
+            "does something between here and the broker fail (an ingress, a proxy)? the token may be used up"
+        } else {
+            "is `--broker` the issuer URL of a Cambio broker?"
+        };
+        ClientError::unreachable(format!("`{broker}` answered {status} and {reason}")).hint(hint)
     };
     let members = json::parse_object(&answered.body.0, &Limits::DISCOVERY)
         .map_err(|error| no_broker(&format_args!("no JSON object: {error}")))?;
@@ -278,7 +282,14 @@ fn read(broker: &str, answered: &web::Answered, asked_at: Instant) -> Result<Ans
             "`token_type` `{token_type}`, expected `Bearer` or `N_A`"
         )));
     }
-    let (credential, ends) = Credential::read(&access_token, &needed("issued_token_type")?)?;
+    let kind = needed("issued_token_type")?;
+    let (credential, ends) = Credential::read(&access_token, &kind).map_err(|mut error| {
+        // It was made all the same: whoever looks for it must find it.
+        if let Some(id) = said("exchange_id") {
+            error.message = format!("{} (exchange `{id}`)", error.message);
+        }
+        error
+    })?;
     // Counted from before the request: never later than the true end.
     let told = members.get("expires_in").and_then(Value::as_u64);
     let told = told.map(|seconds| asked_at.plus(Duration::from_secs(seconds)));
@@ -286,7 +297,8 @@ fn read(broker: &str, answered: &web::Answered, asked_at: Instant) -> Result<Ans
     Ok(Answer::Issued(Box::new(Issued {
         access_token: Secret::from(access_token),
         credential,
-        expires_at: ends.or(told),
+        // Whole seconds, rounded down: not every reader of RFC 3339 takes a fraction.
+        expires_at: ends.or(told).map(|ends| Instant::from_seconds(ends.seconds())),
         scope: said("scope"),
         exchange_id: said("exchange_id"),
         lease_id: lease.map(str::to_owned),

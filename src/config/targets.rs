@@ -10,6 +10,9 @@ mod cloud;
 mod github;
 mod google;
 mod jwt;
+mod mysql;
+mod postgres;
+mod redis;
 mod roles;
 mod server;
 
@@ -18,6 +21,9 @@ pub use cloud::CloudConfig;
 pub use github::{GithubConfig, GithubRoleConfig};
 pub use google::{GoogleConfig, GoogleRoleConfig};
 pub use jwt::{JwtConfig, JwtType};
+pub use mysql::MysqlConfig;
+pub use postgres::PostgresConfig;
+pub use redis::RedisConfig;
 pub use server::{ServerConfig, ServerTls};
 
 use super::reader::{Reader, is_audience, length, text, texts};
@@ -60,6 +66,12 @@ pub enum TargetKind {
     Azure(AzureConfig),
     /// Installation tokens of a GitHub App.
     Github(GithubConfig),
+    /// Users of a MariaDB or MySQL.
+    Mysql(MysqlConfig),
+    /// Users of a Redis or Valkey.
+    Redis(RedisConfig),
+    /// Logins at a PostgreSQL server.
+    Postgres(Box<PostgresConfig>),
 }
 
 impl TargetKind {
@@ -72,6 +84,9 @@ impl TargetKind {
             Self::Google(_) => "google",
             Self::Azure(_) => "azure",
             Self::Github(_) => "github",
+            Self::Mysql(_) => "mysql",
+            Self::Redis(_) => "redis",
+            Self::Postgres(_) => "postgres",
         }
     }
 
@@ -80,6 +95,7 @@ impl TargetKind {
     pub const fn jwt(&self) -> Option<&JwtConfig> {
         match self {
             Self::Jwt(jwt) | Self::Cambio(jwt) => Some(jwt),
+            Self::Postgres(_) | Self::Mysql(_) | Self::Redis(_) => None,
             Self::Google(_) | Self::Azure(_) | Self::Github(_) => None,
         }
     }
@@ -92,7 +108,7 @@ impl TargetKind {
             Self::Google(google) => Some(google.algorithm),
             // Entra verifies no other.
             Self::Azure(_) => Some(Algorithm::RS256),
-            Self::Github(_) => None,
+            Self::Github(_) | Self::Postgres(_) | Self::Mysql(_) | Self::Redis(_) => None,
         }
     }
 }
@@ -118,13 +134,13 @@ impl TargetConfig {
     /// INVARIANT(honest-expiry): how its credentials end.
     #[must_use]
     pub fn expiry(&self) -> Expiry {
+        let exact = Expiry::Exact { floor: self.floor, ceiling: self.ceiling };
         match &self.kind {
-            TargetKind::Jwt(_) | TargetKind::Cambio(_) => {
-                Expiry::Exact { floor: self.floor, ceiling: self.ceiling }
+            TargetKind::Jwt(_) | TargetKind::Cambio(_) | TargetKind::Postgres(_) => exact,
+            TargetKind::Mysql(_) | TargetKind::Redis(_) => {
+                Expiry::ByBroker { ceiling: self.ceiling }
             }
-            TargetKind::Google(google) if google.impersonates() => {
-                Expiry::Exact { floor: self.floor, ceiling: self.ceiling }
-            }
+            TargetKind::Google(google) if google.impersonates() => exact,
             TargetKind::Azure(azure) => Expiry::Fixed(azure.lives),
             TargetKind::Github(github) if github.by_broker => {
                 Expiry::ByBroker { ceiling: self.ceiling }
@@ -165,6 +181,12 @@ const FLOOR: Field = Field::optional(
     "The shortest lifetime that is worth issuing; a shorter one is refused, not stretched. Default: `1s`",
     Shape::Duration,
 );
+/// INVARIANT(honest-expiry): who takes a target whose logins have no end of their own says that they know it.
+const ENDS: Field = Field::required(
+    "ends",
+    "`by_broker`: the server knows no end for a user, so that its logins end only while Cambio runs and reaches it",
+    Shape::Choice(&[("by_broker", "a login outlives its end for as long as no broker runs")]),
+);
 const ALIASES: Field = Field::optional(
     "aliases",
     "Further absolute URIs that `audience` or `resource` may name it by",
@@ -178,6 +200,9 @@ pub(super) static TARGET: Shape = Shape::Tagged {
         ("google", &google::GOOGLE),
         ("azure", &azure::AZURE),
         ("github", &github::GITHUB),
+        ("postgres", &postgres::POSTGRES),
+        ("mysql", &mysql::MYSQL),
+        ("redis", &redis::REDIS),
     ],
 };
 
@@ -197,13 +222,12 @@ pub(super) fn read(
         targets.push((node, target));
     }
     // Of all that are written down, so that one target that can't be read does not make a second problem here.
-    let has_none =
-        |node: &Node| node.find("kind").and_then(Node::text).is_some_and(|kind| kind != "jwt");
-    let of_jwt = |node: &&Node| !has_none(node);
-    let known = section.elements().iter().filter(of_jwt).filter_map(|node| text(node, "audience"));
+    let kind = |node: &Node| node.find("kind").and_then(Node::text).map(str::to_owned);
+    let is_jwt = |node: &&Node| kind(node).as_deref() == Some("jwt");
+    let elements = || section.elements().iter().filter(is_jwt);
+    let known = elements().filter_map(|node| text(node, "audience"));
     let audiences: BTreeSet<&str> = known.map(|(found, _)| found).collect();
-    let complete =
-        section.elements().iter().all(|node| node.find("audience").is_some() || has_none(node));
+    let complete = elements().all(|node| node.find("audience").is_some());
     for (node, _) in
         targets.iter().filter(|(_, target)| matches!(target.kind, TargetKind::Cambio(_)))
     {
@@ -249,6 +273,9 @@ fn target(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Opt
         "google" => google::read(reader, node, ceiling).map(TargetKind::Google),
         "azure" => azure::read(reader, node).map(TargetKind::Azure),
         "github" => github::read(reader, node, ceiling).map(TargetKind::Github),
+        "mysql" => mysql::read(reader, node).map(TargetKind::Mysql),
+        "redis" => redis::read(reader, node).map(TargetKind::Redis),
+        "postgres" => postgres::read(reader, node).map(Box::new).map(TargetKind::Postgres),
         _ => return None,
     };
     let aliases = aliases(reader, node);

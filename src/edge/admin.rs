@@ -399,6 +399,7 @@ fn clear(path: &Path) -> io::Result<()> {
 
 /// Serves `router` on the socket until `stop`.
 pub async fn serve(listener: UnixListener, router: Router, stop: CancellationToken) {
+    let path = listener.local_addr().ok().and_then(|at| at.as_pathname().map(Path::to_owned));
     let end = End { kill: stop.clone(), stop };
     let connections = TaskTracker::new();
     loop {
@@ -420,6 +421,9 @@ pub async fn serve(listener: UnixListener, router: Router, stop: CancellationTok
     }
     connections.close();
     connections.wait().await;
+    // Whoever finds a socket expects a broker behind it.
+    drop(listener);
+    let _ = path.map(fs::remove_file);
 }
 
 /// The mode of the socket keeps others out; between `bind` and `chmod` this does.

@@ -14,7 +14,7 @@ use super::{
     cloud::{self, Ask, Assertion, CallError, CloudPlan, Peer, PeerError, Reaching},
     examine::{Examine, Finding},
     gate::Gate,
-    google::{below, reached, signs},
+    google::{below, reached},
 };
 use crate::{
     chance::Chance,
@@ -64,36 +64,27 @@ pub struct AzureTarget {
     pub at_once: usize,
 }
 
-/// Makes tokens of Entra.
-pub struct AzureMinter {
+/// Asks Entra.
+pub struct AzureApi {
     target: AzureTarget,
     peer: Peer,
-    gate: Gate,
-    keyring: Arc<Keyring>,
     clock: Arc<dyn Clock>,
-    chance: Arc<dyn Chance>,
 }
 
-impl fmt::Debug for AzureMinter {
+impl fmt::Debug for AzureApi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AzureMinter").field("target", &self.target).finish_non_exhaustive()
+        f.debug_struct("AzureApi").field("target", &self.target).finish_non_exhaustive()
     }
 }
 
-impl AzureMinter {
-    /// The minter of `target`.
+impl AzureApi {
+    /// What asks for `target`.
     ///
     /// # Errors
     /// There is no client to be had.
-    pub fn of(
-        target: AzureTarget,
-        keyring: Arc<Keyring>,
-        clock: Arc<dyn Clock>,
-        chance: Arc<dyn Chance>,
-    ) -> Result<Self, PeerError> {
+    pub fn of(target: AzureTarget, clock: Arc<dyn Clock>) -> Result<Self, PeerError> {
         let peer = Peer::of(&target.reaching)?;
-        let gate = Gate::of(target.at_once, Arc::clone(&clock));
-        Ok(Self { target, peer, gate, keyring, clock, chance })
+        Ok(Self { target, peer, clock })
     }
 
     async fn token(
@@ -118,14 +109,32 @@ impl AzureMinter {
     }
 }
 
+/// Makes tokens of Entra.
+#[derive(Debug)]
+pub struct AzureMinter {
+    api: AzureApi,
+    gate: Gate,
+    keyring: Arc<Keyring>,
+    chance: Arc<dyn Chance>,
+}
+
+impl AzureMinter {
+    /// The minter that asks by `api`.
+    #[must_use]
+    pub fn of(api: AzureApi, keyring: Arc<Keyring>, chance: Arc<dyn Chance>) -> Self {
+        let gate = Gate::of(api.target.at_once, Arc::clone(&api.clock));
+        Self { api, gate, keyring, chance }
+    }
+}
+
 #[async_trait]
 impl Minter for AzureMinter {
     fn expiry(&self) -> Expiry {
-        self.target.expiry
+        self.api.target.expiry
     }
 
     fn prepare(&self, grant: &Grant, behind: Behind<'_>) -> Result<Prepared, MintError> {
-        if grant.target != self.target.name {
+        if grant.target != self.api.target.name {
             return Err(MintError::Internal(format!("a grant for `{}` came here", grant.target)));
         }
         self.gate.is_open().map_err(MintError::Busy)?;
@@ -133,13 +142,14 @@ impl Minter for AzureMinter {
             let reason = "the rule fixes a `subject`: at this target each application has its own";
             return Err(MintError::Refused(reason.to_owned()));
         }
-        let role = self.target.roles.get(&grant.role);
+        let role = self.api.target.roles.get(&grant.role);
         let role = role.ok_or_else(|| MintError::Internal(format!("no role `{}`", grant.role)))?;
-        let expires_at = cloud::end(self.target.expiry, grant, &behind, &self.target.issuer)?;
+        let expires_at =
+            cloud::end(self.api.target.expiry, grant, &behind, &self.api.target.issuer)?;
         let assertion = Assertion {
-            issuer: &self.target.issuer,
+            issuer: &self.api.target.issuer,
             subject: &role.subject,
-            audience: &self.target.audience,
+            audience: &self.api.target.audience,
             // Entra verifies no other.
             algorithm: Algorithm::RS256,
             more: [("exchange_id", behind.exchange_id.to_string().into())].into(),
@@ -148,7 +158,7 @@ impl Minter for AzureMinter {
         let ask = Ask::Azure { client_id: role.client_id.clone(), scope: role.scope.clone() };
         let plan = CloudPlan { kind: KIND, assertion: Some(assertion), ask, lease: None };
         Ok(Prepared {
-            target: self.target.name.clone(),
+            target: self.api.target.name.clone(),
             scope: super::scope(grant),
             expires_at,
             credential: jti,
@@ -165,17 +175,17 @@ impl Minter for AzureMinter {
         };
         let assertion = assertion.sign(&self.keyring).await?;
         let made = cloud::pass(&self.gate, async {
-            let (token, ends) = self.token(&assertion, &client_id, &scope).await?;
-            Ok((token, cloud::told(fixed, ends, self.clock.now())?))
+            let (token, ends) = self.api.token(&assertion, &client_id, &scope).await?;
+            Ok((token, cloud::told(fixed, ends, self.api.clock.now())?))
         });
         Ok(cloud::credential(parts, made.await?))
     }
 }
 
 #[async_trait]
-impl Examine for AzureMinter {
+impl Examine for AzureApi {
     async fn examine(&self) -> Vec<Finding> {
-        let mut findings = vec![signs(&self.keyring, Algorithm::RS256)];
+        let mut findings = Vec::new();
         // Public, and there for every tenant that exists: another id answers 400.
         let path = [self.target.tenant.as_str(), "v2.0", ".well-known", "openid-configuration"];
         if let Ok(url) = below(&self.target.authority, &path) {

@@ -93,38 +93,28 @@ pub struct GithubTarget {
     pub at_once: usize,
 }
 
-/// Makes installation tokens, and ends them.
-pub struct GithubMinter {
+/// Asks GitHub, as the App.
+pub struct GithubApi {
     target: GithubTarget,
     key: AppKey,
-    held: Arc<HeldTokens>,
     peer: Peer,
-    gate: Gate,
     clock: Arc<dyn Clock>,
-    chance: Arc<dyn Chance>,
 }
 
-impl fmt::Debug for GithubMinter {
+impl fmt::Debug for GithubApi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GithubMinter").field("target", &self.target).finish_non_exhaustive()
+        f.debug_struct("GithubApi").field("target", &self.target).finish_non_exhaustive()
     }
 }
 
-impl GithubMinter {
-    /// The minter of `target`, whose App has `key`.
+impl GithubApi {
+    /// What asks for `target`, whose App has `key`.
     ///
     /// # Errors
     /// There is no client to be had.
-    pub fn of(
-        target: GithubTarget,
-        key: AppKey,
-        held: Arc<HeldTokens>,
-        clock: Arc<dyn Clock>,
-        chance: Arc<dyn Chance>,
-    ) -> Result<Self, PeerError> {
+    pub fn of(target: GithubTarget, key: AppKey, clock: Arc<dyn Clock>) -> Result<Self, PeerError> {
         let peer = Peer::of(&target.reaching)?;
-        let gate = Gate::of(target.at_once, Arc::clone(&clock));
-        Ok(Self { target, key, held, peer, gate, clock, chance })
+        Ok(Self { target, key, peer, clock })
     }
 
     async fn app_token(&self) -> Result<Secret, CallError> {
@@ -167,28 +157,38 @@ impl GithubMinter {
     }
 }
 
+/// Makes installation tokens, and ends them.
+#[derive(Debug)]
+pub struct GithubMinter {
+    api: GithubApi,
+    held: Arc<HeldTokens>,
+    gate: Gate,
+    chance: Arc<dyn Chance>,
+}
+
 #[async_trait]
 impl Minter for GithubMinter {
     fn expiry(&self) -> Expiry {
-        self.target.expiry
+        self.api.target.expiry
     }
 
     fn prepare(&self, grant: &Grant, behind: Behind<'_>) -> Result<Prepared, MintError> {
-        if grant.target != self.target.name {
+        if grant.target != self.api.target.name {
             return Err(MintError::Internal(format!("a grant for `{}` came here", grant.target)));
         }
         self.gate.is_open().map_err(MintError::Busy)?;
-        let role = self.target.roles.get(&grant.role);
+        let role = self.api.target.roles.get(&grant.role);
         let role = role.ok_or_else(|| MintError::Internal(format!("no role `{}`", grant.role)))?;
-        let expires_at = cloud::end(self.target.expiry, grant, &behind, &self.target.issuer)?;
+        let expires_at =
+            cloud::end(self.api.target.expiry, grant, &behind, &self.api.target.issuer)?;
         let internal = |error: crate::chance::ChanceError| MintError::Internal(error.to_string());
         let id = LeaseId::make(behind.now, &*self.chance).map_err(internal)?;
-        let name = self.target.names.make(&*self.chance).map_err(internal)?;
+        let name = self.api.target.names.make(&*self.chance).map_err(internal)?;
         let mint_deadline = behind.now.plus(MINT_DEADLINE);
         let token = format!("cambio_lt_{}", cloud::random::<LEASE_TOKEN_BYTES>(&*self.chance)?);
         let lease = LeaseIntent {
             id,
-            target: self.target.name.clone(),
+            target: self.api.target.name.clone(),
             // The hour is counted from the last instant at which the token can be made.
             object: held::object(&name, mint_deadline.plus(HOUR)),
             mint_deadline,
@@ -199,7 +199,7 @@ impl Minter for GithubMinter {
         let ask = Ask::Github { body: request(role) };
         let plan = CloudPlan { kind: KIND, assertion: None, ask, lease: Some(lease_token) };
         Ok(Prepared {
-            target: self.target.name.clone(),
+            target: self.api.target.name.clone(),
             scope: super::scope(grant),
             expires_at,
             credential: id.to_string(),
@@ -216,34 +216,41 @@ impl Minter for GithubMinter {
             return Err(MintError::Internal("a plan of another kind".to_owned()));
         };
         // INVARIANT(intent-before-effect): what begins too late could take effect after the reaper looked.
-        if self.clock.now() > lease.mint_deadline.minus(MINT_LIMIT) {
+        if self.api.clock.now() > lease.mint_deadline.minus(MINT_LIMIT) {
             return Err(MintError::Refused("its time was over before it began".to_owned()));
         }
         let made = cloud::pass(&self.gate, async {
-            let (token, ends) = self.token(body).await?;
+            let (token, ends) = self.api.token(body).await?;
             // Before anything else can fail: from here on it can be ended.
-            self.held.keep(&lease.object, token.clone(), self.clock.now());
+            self.held.keep(&lease.object, token.clone(), self.api.clock.now());
             // By the broker it ends sooner than GitHub says; never later.
             let ends = if self.broker_ends() { ends.min(fixed) } else { ends };
-            Ok((token, cloud::told(fixed, ends, self.clock.now())?))
+            Ok((token, cloud::told(fixed, ends, self.api.clock.now())?))
         });
         Ok(cloud::credential(parts, made.await?))
     }
 }
 
 impl GithubMinter {
+    /// The minter that asks by `api`, and keeps what it can end in `held`.
+    #[must_use]
+    pub fn of(api: GithubApi, held: Arc<HeldTokens>, chance: Arc<dyn Chance>) -> Self {
+        let gate = Gate::of(api.target.at_once, Arc::clone(&api.clock));
+        Self { api, held, gate, chance }
+    }
+
     const fn broker_ends(&self) -> bool {
-        matches!(self.target.expiry, Expiry::ByBroker { .. })
+        matches!(self.api.target.expiry, Expiry::ByBroker { .. })
     }
 }
 
 #[async_trait]
 impl Revoker for GithubMinter {
     async fn revoke(&self, object: &str) -> Result<Gone, RevokeError> {
-        let now = self.clock.now();
+        let now = self.api.clock.now();
         let (name, ends) = held::parts(object)
             .ok_or_else(|| RevokeError::Failed("the lease names no token of GitHub".to_owned()))?;
-        if !self.target.names.is_ours(name) {
+        if !self.api.target.names.is_ours(name) {
             return Err(RevokeError::Failed("the lease is of another target".to_owned()));
         }
         // GitHub itself has ended it: the hour is over, counted from the latest instant that it can be from.
@@ -256,7 +263,7 @@ impl Revoker for GithubMinter {
                 "only who has a token of GitHub can end it, and it was made by a process that ended: it is dead by {ends}"
             )));
         };
-        let done = self.gate.pass(REVOKE_LIMIT, self.delete(&token)).await;
+        let done = self.gate.pass(REVOKE_LIMIT, self.api.delete(&token)).await;
         let done = done.map_err(|reason| {
             RevokeError::Unreachable(match reason {
                 NotPassed::Closed(_) => "it did not answer of late".to_owned(),
@@ -285,7 +292,7 @@ impl Revoker for GithubMinter {
 }
 
 #[async_trait]
-impl Examine for GithubMinter {
+impl Examine for GithubApi {
     /// Asks who the App is and what its installation may do; the permissions of every role must be among that.
     async fn examine(&self) -> Vec<Finding> {
         let installation = self.target.installation.to_string();

@@ -68,36 +68,27 @@ pub struct GoogleTarget {
     pub at_once: usize,
 }
 
-/// Makes tokens of Google.
-pub struct GoogleMinter {
+/// Asks Google.
+pub struct GoogleApi {
     target: GoogleTarget,
     peer: Peer,
-    gate: Gate,
-    keyring: Arc<Keyring>,
     clock: Arc<dyn Clock>,
-    chance: Arc<dyn Chance>,
 }
 
-impl fmt::Debug for GoogleMinter {
+impl fmt::Debug for GoogleApi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GoogleMinter").field("target", &self.target).finish_non_exhaustive()
+        f.debug_struct("GoogleApi").field("target", &self.target).finish_non_exhaustive()
     }
 }
 
-impl GoogleMinter {
-    /// The minter of `target`.
+impl GoogleApi {
+    /// What asks for `target`.
     ///
     /// # Errors
     /// There is no client to be had.
-    pub fn of(
-        target: GoogleTarget,
-        keyring: Arc<Keyring>,
-        clock: Arc<dyn Clock>,
-        chance: Arc<dyn Chance>,
-    ) -> Result<Self, PeerError> {
+    pub fn of(target: GoogleTarget, clock: Arc<dyn Clock>) -> Result<Self, PeerError> {
         let peer = Peer::of(&target.reaching)?;
-        let gate = Gate::of(target.at_once, Arc::clone(&clock));
-        Ok(Self { target, peer, gate, keyring, clock, chance })
+        Ok(Self { target, peer, clock })
     }
 
     /// Step 1: the federated token, and when it ends.
@@ -144,28 +135,47 @@ impl GoogleMinter {
     }
 }
 
+/// Makes tokens of Google.
+#[derive(Debug)]
+pub struct GoogleMinter {
+    api: GoogleApi,
+    gate: Gate,
+    keyring: Arc<Keyring>,
+    chance: Arc<dyn Chance>,
+}
+
+impl GoogleMinter {
+    /// The minter that asks by `api`.
+    #[must_use]
+    pub fn of(api: GoogleApi, keyring: Arc<Keyring>, chance: Arc<dyn Chance>) -> Self {
+        let gate = Gate::of(api.target.at_once, Arc::clone(&api.clock));
+        Self { api, gate, keyring, chance }
+    }
+}
+
 #[async_trait]
 impl Minter for GoogleMinter {
     fn expiry(&self) -> Expiry {
-        self.target.expiry
+        self.api.target.expiry
     }
 
     fn prepare(&self, grant: &Grant, behind: Behind<'_>) -> Result<Prepared, MintError> {
-        if grant.target != self.target.name {
+        if grant.target != self.api.target.name {
             return Err(MintError::Internal(format!("a grant for `{}` came here", grant.target)));
         }
         self.gate.is_open().map_err(MintError::Busy)?;
-        let role = self.target.roles.get(&grant.role);
+        let role = self.api.target.roles.get(&grant.role);
         let role = role.ok_or_else(|| MintError::Internal(format!("no role `{}`", grant.role)))?;
-        let expires_at = cloud::end(self.target.expiry, grant, &behind, &self.target.issuer)?;
+        let expires_at =
+            cloud::end(self.api.target.expiry, grant, &behind, &self.api.target.issuer)?;
         let named = grant.subject.clone();
         let named = named.unwrap_or_else(|| behind.subject.profile().our_subject());
         let assertion = Assertion {
-            issuer: &self.target.issuer,
+            issuer: &self.api.target.issuer,
             subject: &subject::bounded(&named, subject::GOOGLE),
             // What a provider without `allowed_audiences` expects.
-            audience: &format!("https:{}", self.target.provider),
-            algorithm: self.target.algorithm,
+            audience: &format!("https:{}", self.api.target.provider),
+            algorithm: self.api.target.algorithm,
             // For attribute mappings and conditions: `assertion.role`.
             more: [
                 ("role", grant.role.as_str().into()),
@@ -181,7 +191,7 @@ impl Minter for GoogleMinter {
         let ask = Ask::Google { scopes, service_account: role.service_account.clone() };
         let plan = CloudPlan { kind: KIND, assertion: Some(assertion), ask, lease: None };
         Ok(Prepared {
-            target: self.target.name.clone(),
+            target: self.api.target.name.clone(),
             scope: super::scope(grant),
             expires_at,
             credential: jti,
@@ -199,22 +209,22 @@ impl Minter for GoogleMinter {
         let assertion = assertion.sign(&self.keyring).await?;
         let made = cloud::pass(&self.gate, async {
             let (token, ends) = match service_account {
-                None => self.federate(&assertion, &scopes.join(" ")).await?,
+                None => self.api.federate(&assertion, &scopes.join(" ")).await?,
                 Some(account) => {
-                    let (federated, _) = self.federate(&assertion, IMPERSONATE).await?;
-                    self.impersonate(&federated, &account, &scopes, fixed).await?
+                    let (federated, _) = self.api.federate(&assertion, IMPERSONATE).await?;
+                    self.api.impersonate(&federated, &account, &scopes, fixed).await?
                 }
             };
-            Ok((token, cloud::told(fixed, ends, self.clock.now())?))
+            Ok((token, cloud::told(fixed, ends, self.api.clock.now())?))
         });
         Ok(cloud::credential(parts, made.await?))
     }
 }
 
 #[async_trait]
-impl Examine for GoogleMinter {
+impl Examine for GoogleApi {
     async fn examine(&self) -> Vec<Finding> {
-        let mut findings = vec![signs(&self.keyring, self.target.algorithm)];
+        let mut findings = Vec::new();
         for url in [&self.target.sts, &self.target.iam_credentials] {
             findings
                 .push(reached(url, self.peer.bare(Method::GET, url, None, HeaderMap::new()).await));
@@ -231,16 +241,6 @@ pub(super) fn below(base: &Url, segments: &[&str]) -> Result<Url, CallError> {
         Err(()) => return Err(CallError::Refused("the configured URL has no path".to_owned())),
     };
     Ok(url)
-}
-
-/// Whether a key signs for the target.
-pub(super) fn signs(keyring: &Keyring, algorithm: Algorithm) -> Finding {
-    let Some(active) = keyring.active(algorithm) else {
-        let detail = format!("no {algorithm} key signs: see `cambio keys list`");
-        return Finding { verdict: Verdict::Bad, detail };
-    };
-    let detail = format!("{algorithm} key `{}` signs", active.signer().key_id());
-    Finding { verdict: Verdict::Good, detail }
 }
 
 /// Whether somebody with a good certificate answers there; what is answered does not matter.

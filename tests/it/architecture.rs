@@ -55,7 +55,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ),
     ("telemetry", &["clock", "grant"]),
     ("store", &["clock", "grant", "id", "keys", "ledger"]),
-    ("config", &["clock", "grant", "keys", "policy", "subject", "target", "yaml"]),
+    // `mint` for what a server would make of an operator's statements and names: judged when the file is.
+    ("config", &["clock", "grant", "keys", "mint", "policy", "subject", "target", "yaml"]),
     ("sandbox", &["chance", "clock", "secret", "subject"]),
 ];
 
@@ -193,7 +194,9 @@ fn files_below(folder: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if path.is_dir() {
-            if !["target", "corpus", "node_modules"].contains(&name) {
+            // `src/target` is ours, and no place where builds lie.
+            let built = name == "target" && !path.ends_with("src/target");
+            if !built && !["corpus", "node_modules"].contains(&name) {
                 found.extend(files_below(&path)?);
             }
         } else {

@@ -29,6 +29,8 @@ mod configuration;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod databases;
+#[cfg(test)]
 mod docs;
 #[cfg(test)]
 mod edge;
@@ -37,7 +39,11 @@ mod exchange;
 #[cfg(test)]
 mod keys;
 #[cfg(test)]
+mod leases;
+#[cfg(test)]
 mod ledger;
+#[cfg(test)]
+mod platforms;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]

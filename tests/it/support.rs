@@ -2,6 +2,7 @@
 
 pub(crate) mod broker;
 pub(crate) mod issuer;
+pub(crate) mod server;
 pub(crate) mod services;
 pub(crate) mod serving;
 pub(crate) mod site;

@@ -72,7 +72,9 @@ async fn ask_at(broker: &Broker) -> Result<Answer, ClientError> {
         lifetime: Some(Duration::from_secs(90)),
     };
     let mut waiting = Waiting::begin(IMPATIENT, &SystemChance);
-    asked.of(broker, &mut waiting, &ManualClock::at(Instant::from_seconds(NOW))).await
+    asked
+        .of(broker, &mut waiting, &ManualClock::at(Instant::from_milliseconds(NOW * 1_000 + 900)))
+        .await
 }
 
 /// What a broker that gives this as `access_token`, of this type, is understood to have issued.
@@ -114,7 +116,7 @@ async fn an_exchange_is_the_form_of_rfc_8693_and_nothing_beside_it() {
     assert_eq!(seen.header("content-type"), "application/x-www-form-urlencoded");
 
     assert_eq!(issued.access_token.reveal_text(), Some("a.b.c"));
-    // Counted from before the request.
+    // Counted from before the request, and rounded down.
     assert_eq!(issued.expires_at, Some(Instant::from_seconds(NOW + 900)));
     assert_eq!(issued.lease_id.as_deref(), Some("ls_1"));
     assert_eq!(
@@ -276,11 +278,13 @@ async fn who_is_no_broker_is_told_apart_and_no_redirect_is_followed() {
         "access_token": r#"{"kind":"postgres","password":"hush"}"#,
         "issued_token_type": "urn:cambio:token-type:database",
         "token_type": "N_A",
+        "exchange_id": "ex_1",
     });
     let mut said = Vec::new();
     for reply in [
         Reply::text(200, "<html>hush"),
         Reply::text(302, "").header("location", "https://elsewhere.example"),
+        Reply::text(502, "<html>hush"),
         Reply::json(404, json!({ "message": "hush" })),
         Reply::json(200, no_type),
         Reply::json(200, mac),
@@ -297,14 +301,16 @@ async fn who_is_no_broker_is_told_apart_and_no_redirect_is_followed() {
       hint: is `--broker` the issuer URL of a Cambio broker?
     Unreachable: `BROKER` answered 302 Found and no JSON object: not JSON: EOF while parsing a value at line 1 column 0
       hint: is `--broker` the issuer URL of a Cambio broker?
+    Unreachable: `BROKER` answered 502 Bad Gateway and no JSON object: not JSON: expected value at line 1 column 1
+      hint: does something between here and the broker fail (an ingress, a proxy)? the token may be used up
     Unreachable: `BROKER` answered 404 Not Found and no `error` in it
       hint: is `--broker` the issuer URL of a Cambio broker?
     Unreachable: `BROKER` answered 200 OK and no `token_type` in it
       hint: is `--broker` the issuer URL of a Cambio broker?
     Unreachable: `BROKER` answered 200 OK and `token_type` `mac`, expected `Bearer` or `N_A`
       hint: is `--broker` the issuer URL of a Cambio broker?
-    Unreachable: the credential lacks a text `user`
-      hint: is `--broker` the issuer URL of a Cambio broker?
+    Unreachable: the credential lacks a text `user` (exchange `ex_1`)
+      hint: is this client older than the broker?
     Unreachable: no answer from `BROKER`: the answer has more than 65536 bytes
       hint: the token may be used up: a new attempt needs a new one from the platform
     Unreachable: `BROKER` answered 200 OK and no JSON object: found member `access_token` twice in one object

@@ -1,6 +1,6 @@
 //! Every format with every kind of credential: whole outputs, pinned.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, process::Command};
 
 use cambio::client::{
     Format, Issued,
@@ -15,6 +15,9 @@ use super::{
     words,
 };
 
+/// Everything that somebody's quoting could stumble over.
+const PASSWORD: &str = r"p'a:s\s$w`ord";
+
 async fn token() -> Issued {
     issued("e30.eyJzdWIiOiJhIn0.c2ln", "urn:ietf:params:oauth:token-type:jwt").await
 }
@@ -23,7 +26,7 @@ async fn login(kind: &str) -> Issued {
     let login = json!({
         "kind": kind,
         "user": "cambio_ls_1",
-        "password": r"p'a:s\s$w`ord",
+        "password": PASSWORD,
         "host": "db.example",
         "port": 5432,
         "database": "orders",
@@ -130,6 +133,17 @@ async fn a_postgres_login_in_every_format() {
     --- uri
     scheme://cambio_ls_1:p%27a%3As%5Cs%24w%60ord@db.example:5432/orders
     "#);
+}
+
+#[tokio::test]
+async fn a_shell_reads_exactly_what_was_issued() {
+    let Ok(Rendered::Text(text)) = render(Format::Env, &login("postgres").await, &Style::default())
+    else {
+        panic!();
+    };
+    let script = format!("{}printf %s \"$PGPASSWORD\"", text.reveal_text().unwrap());
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), PASSWORD);
 }
 
 #[tokio::test]

@@ -89,6 +89,8 @@ pub(crate) struct Broker {
     pub(crate) reader: Arc<dyn LedgerReader>,
     pub(crate) rollup: Arc<Rollup>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Runs only where a test lets it.
+    pub(crate) reaper: Arc<Reaper>,
     checkpointer: Checkpointer,
     config: Config,
     means: Means,
@@ -205,6 +207,7 @@ impl Broker {
             reader: books.reader,
             rollup,
             metrics,
+            reaper: Arc::clone(ending.reaper()),
             checkpointer: books.checkpointer,
             config,
             means,
@@ -243,8 +246,8 @@ impl Broker {
 
     /// What `cambio doctor` finds at a target.
     pub(crate) async fn examine(&self, target: &str) -> Vec<Finding> {
-        let makers = targets::makers(&self.config, &self.means).unwrap();
-        let found = makers.examiners.into_iter().find(|(name, _)| name.as_str() == target);
+        let examiners = targets::examiners(&self.config, &self.means.chance).unwrap();
+        let found = examiners.into_iter().find(|(name, _)| name.as_str() == target);
         found.unwrap().1.examine().await
     }
 

@@ -4,20 +4,20 @@ use std::{fmt, fs, sync::Arc};
 
 use url::Url;
 
-use super::{
-    scene::{Means, SceneError},
-    targets::Made,
-};
+use super::Made;
 use crate::{
-    config::{AzureConfig, CloudConfig, Config, GithubConfig, GoogleConfig, TargetConfig},
-    lease::Revoker,
+    app::scene::{Means, SceneError},
+    clock::{Clock, SystemClock},
+    config::{
+        AzureConfig, CloudConfig, Config, GithubConfig, GoogleConfig, TargetConfig, TargetKind,
+    },
     mint::{
         Minter,
-        azure::{AzureMinter, AzureRole, AzureTarget},
+        azure::{AzureApi, AzureMinter, AzureRole, AzureTarget},
         cloud::Reaching,
         examine::Examine,
-        github::{GithubMinter, GithubRole, GithubTarget, app::AppKey},
-        google::{GoogleMinter, GoogleRole, GoogleTarget},
+        github::{GithubApi, GithubMinter, GithubRole, GithubTarget, app::AppKey},
+        google::{GoogleApi, GoogleMinter, GoogleRole, GoogleTarget},
         name::Names,
     },
     secret::Secret,
@@ -31,6 +31,17 @@ pub(super) fn google(
     google: &GoogleConfig,
     means: &Means,
 ) -> Result<Made, SceneError> {
+    let api = google_api(config, target, google, Arc::clone(&means.clock))?;
+    let (keyring, chance) = (Arc::clone(&means.keyring), Arc::clone(&means.chance));
+    Ok(Made { minter: Arc::new(GoogleMinter::of(api, keyring, chance)), revoker: None })
+}
+
+fn google_api(
+    config: &Config,
+    target: &TargetConfig,
+    google: &GoogleConfig,
+    clock: Arc<dyn Clock>,
+) -> Result<GoogleApi, SceneError> {
     let roles = google.roles.iter().map(|(name, role)| {
         let service_account = role.service_account.clone();
         (name.clone(), GoogleRole { service_account, scopes: role.scopes.clone() })
@@ -47,9 +58,7 @@ pub(super) fn google(
         reaching: reaching(&google.sts, &google.cloud),
         at_once: at_once(&google.cloud),
     };
-    let (clock, chance) = (Arc::clone(&means.clock), Arc::clone(&means.chance));
-    let minter = GoogleMinter::of(wanted, Arc::clone(&means.keyring), clock, chance);
-    Ok(made(Arc::new(minter.map_err(|error| refuse(target, error))?)))
+    GoogleApi::of(wanted, clock).map_err(|error| refuse(target, error))
 }
 
 pub(super) fn azure(
@@ -58,6 +67,17 @@ pub(super) fn azure(
     azure: &AzureConfig,
     means: &Means,
 ) -> Result<Made, SceneError> {
+    let api = azure_api(config, target, azure, Arc::clone(&means.clock))?;
+    let (keyring, chance) = (Arc::clone(&means.keyring), Arc::clone(&means.chance));
+    Ok(Made { minter: Arc::new(AzureMinter::of(api, keyring, chance)), revoker: None })
+}
+
+fn azure_api(
+    config: &Config,
+    target: &TargetConfig,
+    azure: &AzureConfig,
+    clock: Arc<dyn Clock>,
+) -> Result<AzureApi, SceneError> {
     let roles = azure.roles.iter().map(|(name, role)| {
         let (client_id, subject) = (role.client_id.clone(), role.subject.clone());
         (name.clone(), AzureRole { client_id, subject, scope: role.scope.clone() })
@@ -73,9 +93,7 @@ pub(super) fn azure(
         reaching: reaching(&azure.authority, &azure.cloud),
         at_once: at_once(&azure.cloud),
     };
-    let (clock, chance) = (Arc::clone(&means.clock), Arc::clone(&means.chance));
-    let minter = AzureMinter::of(wanted, Arc::clone(&means.keyring), clock, chance);
-    Ok(made(Arc::new(minter.map_err(|error| refuse(target, error))?)))
+    AzureApi::of(wanted, clock).map_err(|error| refuse(target, error))
 }
 
 pub(super) fn github(
@@ -84,6 +102,18 @@ pub(super) fn github(
     github: &GithubConfig,
     means: &Means,
 ) -> Result<Made, SceneError> {
+    let api = github_api(config, target, github, Arc::clone(&means.clock))?;
+    let (held, chance) = (Arc::clone(&means.held), Arc::clone(&means.chance));
+    let minter = Arc::new(GithubMinter::of(api, held, chance));
+    Ok(Made { minter: Arc::clone(&minter) as Arc<dyn Minter>, revoker: Some(minter) })
+}
+
+fn github_api(
+    config: &Config,
+    target: &TargetConfig,
+    github: &GithubConfig,
+    clock: Arc<dyn Clock>,
+) -> Result<GithubApi, SceneError> {
     let pem = fs::read(&github.private_key_file).map(Secret::new);
     let pem = pem.map_err(|error| refuse(target, format!("`private_key_file`: {error}")))?;
     let key = AppKey::from_pem(&pem);
@@ -108,16 +138,25 @@ pub(super) fn github(
         reaching: reaching(&github.api, &github.cloud),
         at_once: at_once(&github.cloud),
     };
-    let (clock, chance) = (Arc::clone(&means.clock), Arc::clone(&means.chance));
-    let minter = GithubMinter::of(wanted, key, Arc::clone(&means.held), clock, chance);
-    let minter = Arc::new(minter.map_err(|error| refuse(target, error))?);
-    let revoker = Some(Arc::clone(&minter) as Arc<dyn Revoker>);
-    Ok(Made { revoker, ..made(minter) })
+    GithubApi::of(wanted, key, clock).map_err(|error| refuse(target, error))
 }
 
-fn made<M: Minter + Examine + 'static>(minter: Arc<M>) -> Made {
-    let examiner = Some(Arc::clone(&minter) as Arc<dyn Examine>);
-    Made { minter, revoker: None, examiner }
+/// What `cambio doctor` asks of a target at a cloud; none of any other.
+pub(super) fn examiner(
+    config: &Config,
+    target: &TargetConfig,
+) -> Result<Option<Arc<dyn Examine>>, SceneError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    Ok(match &target.kind {
+        TargetKind::Google(google) => Some(Arc::new(google_api(config, target, google, clock)?)),
+        TargetKind::Azure(azure) => Some(Arc::new(azure_api(config, target, azure, clock)?)),
+        TargetKind::Github(github) => Some(Arc::new(github_api(config, target, github, clock)?)),
+        TargetKind::Jwt(_)
+        | TargetKind::Cambio(_)
+        | TargetKind::Postgres(_)
+        | TargetKind::Mysql(_)
+        | TargetKind::Redis(_) => None,
+    })
 }
 
 fn refuse(target: &TargetConfig, reason: impl fmt::Display) -> SceneError {
