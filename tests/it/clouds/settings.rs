@@ -110,3 +110,30 @@ fn honest_expiry_a_rule_whose_lifetime_a_cloud_can_not_keep_does_not_load() {
         assert!(told.contains(expected), "{to}: {told}");
     }
 }
+
+#[test]
+fn the_targets_of_the_pages_load() {
+    for page in ["google", "azure", "github"] {
+        let file = format!("{}/docs/targets/{page}.md", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(file).unwrap();
+        let blocks = text.split("```yaml\ntargets:\n").skip(1);
+        let targets: String = blocks.filter_map(|rest| rest.split("```").next()).collect();
+        assert!(targets.contains(&format!("kind: {page}")), "{page}");
+        let (site, _) = bench::site();
+        std::fs::create_dir(site.path("secrets")).unwrap();
+        site.write("secrets/app.pem", "for this test there is no key in it");
+        site.write("policies/deploy.yaml", "version: 1\nrules: []\n");
+        let targets = targets.replace("environment: prod", "environment: test");
+        // Beside the others: their names are their own.
+        let targets = targets.replace("/prod\n", "/page\n").replace("/acme\n", "/page\n");
+        let config = std::fs::read_to_string(site.path("cambio.yaml")).unwrap();
+        let config = config.replacen("targets:\n", &format!("targets:\n{targets}"), 1);
+        site.write("cambio.yaml", &config);
+        assert!(
+            site.config()
+                .targets
+                .iter()
+                .any(|target| target.name.as_str() == format!("{page}/page"))
+        );
+    }
+}
