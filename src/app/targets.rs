@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::scene::{Means, SceneError};
 use crate::{
     chance::Chance,
+    clock::Clock,
     config::{Config, JwtConfig, JwtType, TargetConfig, TargetKind},
     grant::TargetName,
     keys::keyring::TokenType,
@@ -112,11 +113,15 @@ fn login_maker(config: &Config, target: &TargetConfig, server: Server, means: &M
 ///
 /// # Errors
 /// A target can't be set up.
-pub fn examiners(config: &Config, chance: &Arc<dyn Chance>) -> Result<Examiners, SceneError> {
+pub fn examiners(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    chance: &Arc<dyn Chance>,
+) -> Result<Examiners, SceneError> {
     let mut examiners = Vec::new();
     for target in &config.targets {
         let server = servers::server(config, target, chance)?;
-        let cloud = clouds::examiner(config, target)?;
+        let cloud = clouds::examiner(config, target, clock)?;
         let found = server.map(|server| server.examiner).or(cloud);
         examiners.extend(found.map(|examiner| (target.name.clone(), examiner)));
     }

@@ -44,7 +44,7 @@ pub(super) struct CredentialFile {
 
 pub(super) fn run(google: &Google, talk: &mut Talk) -> Result<(), Failure> {
     let Google::CredentialFile(asked) = google;
-    let file = file(asked).map_err(|reason| Failure::usage(reason))?;
+    let file = file(asked).map_err(Failure::usage)?;
     let text = serde_json::to_string_pretty(&file).unwrap_or_default();
     talk.bytes(format!("{text}\n").as_bytes());
     Ok(())

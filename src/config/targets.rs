@@ -95,8 +95,12 @@ impl TargetKind {
     pub const fn jwt(&self) -> Option<&JwtConfig> {
         match self {
             Self::Jwt(jwt) | Self::Cambio(jwt) => Some(jwt),
-            Self::Postgres(_) | Self::Mysql(_) | Self::Redis(_) => None,
-            Self::Google(_) | Self::Azure(_) | Self::Github(_) => None,
+            Self::Postgres(_)
+            | Self::Mysql(_)
+            | Self::Redis(_)
+            | Self::Google(_)
+            | Self::Azure(_)
+            | Self::Github(_) => None,
         }
     }
 
@@ -197,12 +201,12 @@ pub(super) static TARGET: Shape = Shape::Tagged {
     cases: &[
         ("jwt", &jwt::JWT),
         ("cambio", &jwt::CAMBIO),
-        ("google", &google::GOOGLE),
-        ("azure", &azure::AZURE),
-        ("github", &github::GITHUB),
         ("postgres", &postgres::POSTGRES),
         ("mysql", &mysql::MYSQL),
         ("redis", &redis::REDIS),
+        ("google", &google::GOOGLE),
+        ("azure", &azure::AZURE),
+        ("github", &github::GITHUB),
     ],
 };
 

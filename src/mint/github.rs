@@ -46,7 +46,7 @@ pub mod app;
 pub mod held;
 
 use app::AppKey;
-use held::HeldTokens;
+use held::{Held, HeldTokens};
 
 const KIND: &str = "github";
 /// How long an installation token lives, whatever is asked.
@@ -255,13 +255,16 @@ impl Revoker for GithubMinter {
         }
         // GitHub itself has ended it: the hour is over, counted from the latest instant that it can be from.
         if now >= ends {
-            self.held.forget(object);
             return Ok(Gone::Ended);
         }
-        let Some(token) = self.held.find(object) else {
-            return Err(RevokeError::Failed(format!(
-                "only who has a token of GitHub can end it, and it was made by a process that ended: it is dead by {ends}"
-            )));
+        let token = match self.held.find(object) {
+            Some(Held::Live(token)) => token,
+            Some(Held::Ended) => return Ok(Gone::Absent),
+            None => {
+                return Err(RevokeError::Failed(format!(
+                    "only who has a token of GitHub can end it, and it was made by a process that ended: it is dead by {ends}"
+                )));
+            }
         };
         let done = self.gate.pass(REVOKE_LIMIT, self.api.delete(&token)).await;
         let done = done.map_err(|reason| {
@@ -273,7 +276,7 @@ impl Revoker for GithubMinter {
         })?;
         match done {
             Ok(gone) => {
-                self.held.forget(object);
+                self.held.ended(object);
                 Ok(gone)
             }
             Err(CallError::Refused(said)) => Err(RevokeError::Failed(said)),

@@ -7,7 +7,7 @@ use url::Url;
 use super::Made;
 use crate::{
     app::scene::{Means, SceneError},
-    clock::{Clock, SystemClock},
+    clock::Clock,
     config::{
         AzureConfig, CloudConfig, Config, GithubConfig, GoogleConfig, TargetConfig, TargetKind,
     },
@@ -145,8 +145,9 @@ fn github_api(
 pub(super) fn examiner(
     config: &Config,
     target: &TargetConfig,
+    clock: &Arc<dyn Clock>,
 ) -> Result<Option<Arc<dyn Examine>>, SceneError> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let clock = Arc::clone(clock);
     Ok(match &target.kind {
         TargetKind::Google(google) => Some(Arc::new(google_api(config, target, google, clock)?)),
         TargetKind::Azure(azure) => Some(Arc::new(azure_api(config, target, azure, clock)?)),

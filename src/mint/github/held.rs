@@ -12,32 +12,36 @@ use crate::{clock::Instant, secret::Secret};
 /// One for all targets and all reloads of a process. An entry is forgotten when its hour is over: it never holds more than
 /// what was issued within one.
 #[derive(Debug, Default)]
-pub struct HeldTokens(Mutex<HashMap<String, Secret>>);
+pub struct HeldTokens(Mutex<HashMap<String, Held>>);
+
+/// What is known of a token.
+#[derive(Clone, Debug)]
+pub(super) enum Held {
+    /// It may be good.
+    Live(Secret),
+    /// GitHub has said that it is none, or no longer one.
+    Ended,
+}
 
 impl HeldTokens {
     /// Keeps `token` until the object's end; and forgets what has ended by `now`.
     pub(super) fn keep(&self, object: &str, token: Secret, now: Instant) {
         let mut held = self.held();
         held.retain(|object, _| parts(object).is_some_and(|(_, ends)| now < ends));
-        held.insert(object.to_owned(), token);
+        held.insert(object.to_owned(), Held::Live(token));
     }
 
-    /// The token of `object`.
-    pub(super) fn find(&self, object: &str) -> Option<Secret> {
+    /// What is known of `object`; nothing, if another process made it.
+    pub(super) fn find(&self, object: &str) -> Option<Held> {
         self.held().get(object).cloned()
     }
 
-    pub(super) fn forget(&self, object: &str) {
-        self.held().remove(object);
+    /// GitHub has ended it: asked again, we say so again.
+    pub(super) fn ended(&self, object: &str) {
+        self.held().insert(object.to_owned(), Held::Ended);
     }
 
-    /// How many there are.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.held().len()
-    }
-
-    fn held(&self) -> MutexGuard<'_, HashMap<String, Secret>> {
+    fn held(&self) -> MutexGuard<'_, HashMap<String, Held>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -246,7 +246,8 @@ impl Broker {
 
     /// What `cambio doctor` finds at a target.
     pub(crate) async fn examine(&self, target: &str) -> Vec<Finding> {
-        let examiners = targets::examiners(&self.config, &self.means.chance).unwrap();
+        let examiners =
+            targets::examiners(&self.config, &self.means.clock, &self.means.chance).unwrap();
         let found = examiners.into_iter().find(|(name, _)| name.as_str() == target);
         found.unwrap().1.examine().await
     }
