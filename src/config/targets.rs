@@ -228,10 +228,13 @@ pub(super) fn read(
     // Of all that are written down, so that one target that can't be read does not make a second problem here.
     let kind = |node: &Node| node.find("kind").and_then(Node::text).map(str::to_owned);
     let is_jwt = |node: &&Node| kind(node).as_deref() == Some("jwt");
-    let elements = || section.elements().iter().filter(is_jwt);
-    let known = elements().filter_map(|node| text(node, "audience"));
+    // The `audience` of kind `azure` is Entra's.
+    let may_be_jwt = |node: &&Node| kind(node).as_deref() != Some("azure");
+    let known = section.elements().iter().filter(may_be_jwt);
+    let known = known.filter_map(|node| text(node, "audience"));
     let audiences: BTreeSet<&str> = known.map(|(found, _)| found).collect();
-    let complete = elements().all(|node| node.find("audience").is_some());
+    let complete =
+        section.elements().iter().filter(is_jwt).all(|node| node.find("audience").is_some());
     for (node, _) in
         targets.iter().filter(|(_, target)| matches!(target.kind, TargetKind::Cambio(_)))
     {
