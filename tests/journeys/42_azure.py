@@ -68,6 +68,10 @@ try:
             return AccessToken(body["access_token"], 4_102_444_800)
 
     tally.check("and the SDK reads with it", read(Ours()).status_code == 200)
+
+    told = stage.broker.cli("doctor", "--config", str(stage.broker.folder / "cambio.yaml"), check=False).stdout
+    found = [line for line in told.splitlines() if line.startswith("target:")]
+    tally.check("doctor asks all three clouds and finds them well", len(found) >= 4 and all(" ok " in line for line in found), found)
 finally:
     stage.end()
 tally.end()

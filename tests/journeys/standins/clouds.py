@@ -190,6 +190,8 @@ class Clouds:
             return self.resource(path, given)
         if found := re.fullmatch(r"/([^/]+)/oauth2/v2.0/token", path):
             return self.entra_token(found[1], asked)
+        if path == f"/{TENANT}/v2.0/.well-known/openid-configuration":
+            return 200, {"issuer": f"https://login.microsoftonline.com/{TENANT}/v2.0"}
         if path.startswith(("/app", "/installation", "/repos/")):
             return self.github(line.split("?")[0], given, asked)
         raise No(404, {"message": "Not Found"})
