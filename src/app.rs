@@ -164,7 +164,7 @@ pub async fn start(
         (Arc::clone(&clock), Arc::clone(&chance)),
         Arc::new(seams::LeaseMetrics(Arc::clone(&metrics))),
     ));
-    let ending = Arc::new(Ending::of(Arc::clone(&books.reader), Arc::clone(&ledger), reaper));
+    let ending = Arc::new(Ending::of((Arc::clone(&books.reader), Arc::clone(&ledger)), reaper));
     let scene = scene::scene(&config, &means, Arc::clone(&adopted.set), makers.minters)?;
     let exchange = Arc::new(Exchange {
         scene: ArcSwap::from_pointee(scene),

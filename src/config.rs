@@ -35,7 +35,7 @@ pub use store::StoreConfig;
 pub use targets::{
     AzureConfig, AzureRoleConfig, CloudConfig, GithubConfig, GithubRoleConfig, GoogleConfig,
     GoogleRoleConfig, JwtConfig, JwtType, MysqlConfig, PostgresConfig, RedisConfig, ServerConfig,
-    ServerTls, TargetConfig, TargetKind,
+    ServerTls, TargetConfig, TargetKind, X509Config,
 };
 
 use self::{files::Need, reader::Reader};

@@ -13,6 +13,7 @@ pub mod web;
 pub mod edge;
 pub mod exchange;
 pub mod grant;
+pub mod holder;
 pub mod lease;
 pub mod ledger;
 pub mod mint;

@@ -38,6 +38,7 @@ pub mod reach;
 pub mod redis;
 mod signed;
 pub mod sql;
+pub mod x509;
 
 pub use signed::JwtPlan;
 
@@ -52,6 +53,8 @@ pub struct Behind<'a> {
     pub actor: Option<&'a VerifiedSubject>,
     /// The instant of the exchange.
     pub now: Instant,
+    /// The certificate request that the caller sent (`csr`), unread: only targets that take one look at it.
+    pub csr: Option<&'a str>,
 }
 
 /// Everything that will be true of a credential, fixed before the commit.
@@ -80,6 +83,8 @@ pub enum Plan {
     Login(Box<login::Login>),
     /// A token of a cloud: what is asked for is final, nothing was sent yet.
     Cloud(Box<cloud::CloudPlan>),
+    /// A certificate of a CA of ours: every byte is final, only the signature is missing.
+    X509(Box<x509::CertificatePlan>),
 }
 
 impl Plan {
@@ -90,6 +95,7 @@ impl Plan {
             Self::Jwt(_) => "jwt",
             Self::Login(login) => login.kind,
             Self::Cloud(plan) => plan.kind,
+            Self::X509(_) => "x509",
         }
     }
 
@@ -97,7 +103,7 @@ impl Plan {
     #[must_use]
     pub const fn is_outside(&self) -> bool {
         match self {
-            Self::Jwt(_) => false,
+            Self::Jwt(_) | Self::X509(_) => false,
             Self::Login(_) | Self::Cloud(_) => true,
         }
     }
@@ -109,6 +115,7 @@ impl Plan {
             Self::Jwt(plan) => Some((plan.digest, &plan.kid)),
             Self::Login(_) => None,
             Self::Cloud(plan) => plan.assertion.as_ref().map(|jwt| (jwt.digest, jwt.kid.as_str())),
+            Self::X509(plan) => Some((plan.digest, &plan.kid)),
         }
     }
 }
@@ -151,6 +158,12 @@ pub enum MintError {
     /// The chain of actors can't be carried on (RFC 8693 section 4.1, threats X06, X07).
     #[error("actors: {0}")]
     Actors(String),
+    /// What the caller sent for this target can't be used. The words are ours, and the caller sees them.
+    #[error("{0}")]
+    Request(String),
+    /// The subject lacks what its name at the target is made of (INVARIANT(closed-by-absence)).
+    #[error("no name at the target: {0}")]
+    NoName(String),
     /// The target did not answer of late: nothing was tried. Try again after so long.
     #[error("the target does not answer: it is tried again in {} s", .0.as_secs())]
     Busy(Duration),
@@ -177,6 +190,11 @@ pub enum MintError {
 pub trait Minter: fmt::Debug + Send + Sync {
     /// How credentials of this target end.
     fn expiry(&self) -> Expiry;
+
+    /// Whether it looks at a certificate request. Elsewhere one is refused: what is ignored looks like what was accepted.
+    fn takes_csr(&self) -> bool {
+        false
+    }
 
     /// Fixes everything that will be true of the credential.
     ///

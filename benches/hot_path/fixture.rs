@@ -27,7 +27,7 @@ pub enum Signs {
 }
 
 pub const AUDIENCE: &str = "https://cambio.test";
-const ISSUER: &str = "https://issuer.test/github";
+pub const ISSUER: &str = "https://issuer.test/github";
 
 impl Issuer {
     pub fn generate() -> Self {

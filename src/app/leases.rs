@@ -6,14 +6,8 @@ use super::State;
 use crate::{
     edge::{PowerError, admin::LeaseRequest},
     grant::TargetName,
-    lease::{
-        ending::EndingError,
-        select::{Found, Selection},
-    },
-    ledger::{
-        Block, LeaseState, Operator,
-        reader::{ReadError, StoredLease},
-    },
+    lease::select::{Found, Selection},
+    ledger::{Block, LeaseState, Operator, reader::StoredLease},
 };
 
 type Done = Result<Value, PowerError>;
@@ -75,7 +69,6 @@ impl State {
             return Err(PowerError::NotFound("no live lease fits".to_owned()));
         }
         let leases: Vec<StoredLease> = found.into_iter().map(|found| found.lease).collect();
-        let failed = |error: EndingError| PowerError::Failed(error.to_string());
         let pending = self.ending.end(&leases, by).await.map_err(failed)?;
         let troubles = self.ending.reaper().troubles();
         let reason = |target: &TargetName| {
@@ -134,6 +127,6 @@ fn told(found: &Found) -> Value {
     })
 }
 
-fn failed(error: ReadError) -> PowerError {
+fn failed(error: impl std::fmt::Display) -> PowerError {
     PowerError::Failed(error.to_string())
 }

@@ -6,7 +6,7 @@ use super::scene::{Means, SceneError};
 use crate::{
     chance::Chance,
     clock::Clock,
-    config::{Config, JwtConfig, JwtType, TargetConfig, TargetKind},
+    config::{Config, JwtConfig, JwtType, TargetConfig, TargetKind, X509Config},
     grant::TargetName,
     keys::keyring::TokenType,
     lease::{Revoker, Revokers},
@@ -15,6 +15,7 @@ use crate::{
         examine::Examine,
         jwt::{JwtMinter, JwtTarget},
         login::{LoginMinter, LoginTarget},
+        x509::{X509Minter, X509Target},
     },
 };
 
@@ -62,6 +63,7 @@ pub fn makers(config: &Config, means: &Means) -> Result<Makers, SceneError> {
             TargetKind::Google(google) => clouds::google(config, target, google, means)?,
             TargetKind::Azure(azure) => clouds::azure(config, target, azure, means)?,
             TargetKind::Github(github) => clouds::github(config, target, github, means)?,
+            TargetKind::X509(x509) => x509_maker(config, target, x509, means)?,
         };
         minters.push((target.name.clone(), made.minter));
         revokers.extend(made.revoker.map(|revoker| (target.name.clone(), revoker)));
@@ -90,6 +92,27 @@ fn jwt_maker(
     };
     let (keyring, chance) = (Arc::clone(&means.keyring), Arc::clone(&means.chance));
     let minter = JwtMinter::of(target, keyring, chance)
+        .map_err(|error| SceneError::Target(error.to_string()))?;
+    Ok(Made { minter: Arc::new(minter), revoker: None })
+}
+
+/// Certificates of a CA that is the target's own.
+fn x509_maker(
+    config: &Config,
+    target: &TargetConfig,
+    x509: &X509Config,
+    means: &Means,
+) -> Result<Made, SceneError> {
+    let target = X509Target {
+        name: target.name.clone(),
+        issuer: config.issuer.as_str().to_owned(),
+        names: x509.names.clone(),
+        makes_keys: !x509.require_csr,
+        expiry: target.expiry(),
+        environment: config.environment.clone(),
+    };
+    let (keyring, chance) = (Arc::clone(&means.keyring), Arc::clone(&means.chance));
+    let minter = X509Minter::of(target, keyring, chance)
         .map_err(|error| SceneError::Target(error.to_string()))?;
     Ok(Made { minter: Arc::new(minter), revoker: None })
 }

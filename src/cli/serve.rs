@@ -70,9 +70,11 @@ pub(super) async fn run(serve: Serve) -> Result<(), Failure> {
 /// A configuration that can't be served is exit code 2; a port, a disk or a database that is not there is 3.
 pub(super) fn not_started(error: &StartError) -> Failure {
     match error {
-        StartError::Scene(_) | StartError::Tls(_) | StartError::Issuer(_) => Failure::usage(error),
-        // A key-encryption key that is not there, or not the one that the ring was closed with.
-        StartError::Keys(KeysError::Protect(_)) => Failure::usage(error),
+        // Of the keys: a key-encryption key that is not there, or not the one that the ring was closed with.
+        StartError::Scene(_)
+        | StartError::Tls(_)
+        | StartError::Issuer(_)
+        | StartError::Keys(KeysError::Protect(_)) => Failure::usage(error),
         StartError::Ledger(_) | StartError::Keys(_) | StartError::Listen { .. } => {
             Failure::unreachable(error)
         }

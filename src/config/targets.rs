@@ -15,6 +15,7 @@ mod postgres;
 mod redis;
 mod roles;
 mod server;
+mod x509;
 
 pub use azure::{AzureConfig, AzureRoleConfig};
 pub use cloud::CloudConfig;
@@ -25,10 +26,12 @@ pub use mysql::MysqlConfig;
 pub use postgres::PostgresConfig;
 pub use redis::RedisConfig;
 pub use server::{ServerConfig, ServerTls};
+pub use x509::X509Config;
 
 use super::reader::{Reader, is_audience, length, text, texts};
 use crate::{
     grant::{RoleName, TargetName},
+    holder::CertificateNames,
     subject::{Algorithm, issuers::IssuerUrl},
     target::{Expiry, Role, Target},
     yaml::{Field, Node, Place, Shape},
@@ -72,6 +75,8 @@ pub enum TargetKind {
     Redis(RedisConfig),
     /// Logins at a PostgreSQL server.
     Postgres(Box<PostgresConfig>),
+    /// Client certificates of a CA that is the target's own.
+    X509(X509Config),
 }
 
 impl TargetKind {
@@ -87,6 +92,7 @@ impl TargetKind {
             Self::Mysql(_) => "mysql",
             Self::Redis(_) => "redis",
             Self::Postgres(_) => "postgres",
+            Self::X509(_) => "x509",
         }
     }
 
@@ -98,13 +104,14 @@ impl TargetKind {
             Self::Postgres(_)
             | Self::Mysql(_)
             | Self::Redis(_)
+            | Self::X509(_)
             | Self::Google(_)
             | Self::Azure(_)
             | Self::Github(_) => None,
         }
     }
 
-    /// What signs for it, where a key of ours does.
+    /// What signs JWTs for it, where a key of ours does.
     #[must_use]
     pub const fn signed_with(&self) -> Option<Algorithm> {
         match self {
@@ -112,7 +119,27 @@ impl TargetKind {
             Self::Google(google) => Some(google.algorithm),
             // Entra verifies no other.
             Self::Azure(_) => Some(Algorithm::RS256),
-            Self::Github(_) | Self::Postgres(_) | Self::Mysql(_) | Self::Redis(_) => None,
+            Self::Github(_)
+            | Self::Postgres(_)
+            | Self::Mysql(_)
+            | Self::Redis(_)
+            | Self::X509(_) => None,
+        }
+    }
+
+    /// The certificates that it issues, where it issues any.
+    #[must_use]
+    pub const fn x509(&self) -> Option<&X509Config> {
+        match self {
+            Self::X509(x509) => Some(x509),
+            Self::Jwt(_)
+            | Self::Cambio(_)
+            | Self::Postgres(_)
+            | Self::Mysql(_)
+            | Self::Redis(_)
+            | Self::Google(_)
+            | Self::Azure(_)
+            | Self::Github(_) => None,
         }
     }
 }
@@ -140,7 +167,10 @@ impl TargetConfig {
     pub fn expiry(&self) -> Expiry {
         let exact = Expiry::Exact { floor: self.floor, ceiling: self.ceiling };
         match &self.kind {
-            TargetKind::Jwt(_) | TargetKind::Cambio(_) | TargetKind::Postgres(_) => exact,
+            TargetKind::Jwt(_)
+            | TargetKind::Cambio(_)
+            | TargetKind::Postgres(_)
+            | TargetKind::X509(_) => exact,
             TargetKind::Mysql(_) | TargetKind::Redis(_) => {
                 Expiry::ByBroker { ceiling: self.ceiling }
             }
@@ -204,6 +234,7 @@ pub(super) static TARGET: Shape = Shape::Tagged {
         ("postgres", &postgres::POSTGRES),
         ("mysql", &mysql::MYSQL),
         ("redis", &redis::REDIS),
+        ("x509", &x509::X509),
         ("google", &google::GOOGLE),
         ("azure", &azure::AZURE),
         ("github", &github::GITHUB),
@@ -283,12 +314,18 @@ fn target(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Opt
         "mysql" => mysql::read(reader, node).map(TargetKind::Mysql),
         "redis" => redis::read(reader, node).map(TargetKind::Redis),
         "postgres" => postgres::read(reader, node).map(Box::new).map(TargetKind::Postgres),
+        "x509" => Some(TargetKind::X509(x509::read(reader, node))),
         _ => return None,
     };
     let aliases = aliases(reader, node);
     let mut roles = roles::read(reader, node);
     if let Some(TargetKind::Google(google)) = &kind {
         google.scope(&mut roles);
+    }
+    if let Some(x509) = kind.as_ref().and_then(TargetKind::x509) {
+        for (name, role) in &mut roles {
+            role.claims = x509.names.get(name).map(CertificateNames::claims).unwrap_or_default();
+        }
     }
     let granted_by = granted_by(reader, node);
     Some(TargetConfig {
@@ -302,7 +339,7 @@ fn target(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Opt
     })
 }
 
-/// INVARIANT(honest-expiry): a JWT ends at any second between floor and ceiling, if there is one between them.
+/// INVARIANT(honest-expiry): a JWT or a certificate ends at any second between floor and ceiling, if there is one between them.
 fn lifetimes(reader: &mut Reader<'_>, node: &Node) -> (Duration, Duration) {
     let one = Duration::from_secs(1);
     let ceiling = reader.duration(

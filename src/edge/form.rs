@@ -18,6 +18,8 @@ const MOST_PARAMETERS: usize = 64;
 const MOST_REPEATS: usize = 8;
 /// What may be repeated (RFC 8693 section 2.1).
 const REPEATABLE: [&str; 2] = ["audience", "resource"];
+/// What may be written in lines: PEM.
+const LINES: [&str; 1] = ["csr"];
 
 /// The parameters of a form, in order, none of them empty.
 pub struct Form(Vec<(String, String)>);
@@ -58,7 +60,8 @@ impl Form {
             if [&name, &value].iter().any(|part| !part.is_ascii() && part.contains('\u{fffd}')) {
                 return Err(refuse("the form is not UTF-8"));
             }
-            if [&name, &value].iter().any(|part| holds_control(part)) {
+            let lines = LINES.contains(&&*name);
+            if holds_control(&name, false) || holds_control(&value, lines) {
                 return Err(refuse("the form holds a control character"));
             }
             if seen.len() >= MOST_PARAMETERS {
@@ -150,11 +153,13 @@ pub(super) async fn read_body(
 }
 
 /// Byte by byte where there is nothing but ASCII: a token is all of that, and two kilobytes long.
-fn holds_control(text: &str) -> bool {
+/// In `lines` the ends of lines are none.
+fn holds_control(text: &str, lines: bool) -> bool {
+    let is_end = |c: char| lines && matches!(c, '\r' | '\n');
     if text.is_ascii() {
-        return text.bytes().any(|byte| byte.is_ascii_control());
+        return text.bytes().any(|byte| byte.is_ascii_control() && !is_end(char::from(byte)));
     }
-    text.chars().any(char::is_control)
+    text.chars().any(|c| c.is_control() && !is_end(c))
 }
 
 fn escapes_are_whole(text: &str) -> bool {

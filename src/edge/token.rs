@@ -175,6 +175,7 @@ fn read(
     if front == Front::Google {
         wants = google::wants(&form, wants)?;
     }
+    let csr = form.take("csr");
     let (subject_token, subject_token_type, actor_token, requested_token_type) = match front {
         Front::TokenExchange | Front::Google => {
             if form.find("assertion").is_some() {
@@ -219,6 +220,7 @@ fn read(
         actor_token,
         requested_token_type,
         wants,
+        csr,
         source,
     })
 }

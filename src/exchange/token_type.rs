@@ -13,6 +13,8 @@ pub enum TokenType {
     AccessToken,
     /// `urn:cambio:token-type:database`: a login at a database server. Ours, because RFC 8693 section 3 names none.
     Database,
+    /// `urn:cambio:token-type:x509`: a client certificate. Ours, for the same reason.
+    X509,
 }
 
 impl TokenType {
@@ -24,13 +26,14 @@ impl TokenType {
             Self::IdToken => "urn:ietf:params:oauth:token-type:id_token",
             Self::AccessToken => "urn:ietf:params:oauth:token-type:access_token",
             Self::Database => crate::mint::login::TOKEN_TYPE,
+            Self::X509 => crate::mint::x509::TOKEN_TYPE,
         }
     }
 
     /// The type that `urn` names, exactly.
     #[must_use]
     pub fn of(urn: &str) -> Option<Self> {
-        let all = [Self::Jwt, Self::IdToken, Self::AccessToken, Self::Database];
+        let all = [Self::Jwt, Self::IdToken, Self::AccessToken, Self::Database, Self::X509];
         all.into_iter().find(|kind| kind.as_str() == urn)
     }
 
@@ -42,7 +45,7 @@ impl TokenType {
             Self::Jwt => true,
             Self::IdToken => !ours,
             Self::AccessToken => ours,
-            Self::Database => false,
+            Self::Database | Self::X509 => false,
         };
         if fits {
             return Ok(());
@@ -65,6 +68,7 @@ pub(in crate::exchange) fn must_issue(
         Plan::Jwt(_) => &[TokenType::AccessToken, TokenType::Jwt],
         Plan::Login(_) => &[TokenType::Database],
         Plan::Cloud(_) => &[TokenType::AccessToken],
+        Plan::X509(_) => &[TokenType::X509],
     };
     let Some(wanted) = wanted.filter(|wanted| !makes.contains(wanted)) else { return Ok(()) };
     let expected: Vec<String> = makes.iter().map(|made| format!("`{}`", made.as_str())).collect();

@@ -6,7 +6,10 @@
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use tokio::{sync::Notify, task::JoinSet};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -170,6 +173,7 @@ impl Reaper {
             return Ok(());
         };
         let goes_on = || !stop.is_cancelled() && !self.tries.rests(target);
+        let places = Arc::new(Semaphore::new(revoker.at_once().max(1)));
         let mut running = JoinSet::new();
         let mut outcome = Ok(());
         loop {
@@ -180,7 +184,8 @@ impl Reaper {
             });
             let mut begun = false;
             for lease in due {
-                while running.len() >= revoker.at_once() && running.join_next().await.is_some() {}
+                let Ok(free) = Arc::clone(&places).acquire_owned().await else { break };
+                while running.try_join_next().is_some() {}
                 if !goes_on() {
                     break;
                 }
@@ -190,7 +195,7 @@ impl Reaper {
                 running.spawn(async move {
                     let _busy = busy;
                     let _survived = Survived(&this.tries, &lease);
-                    this.end(&lease, &*revoker).await;
+                    this.end(&lease, &*revoker, free).await;
                 });
             }
             if begun {
@@ -236,8 +241,12 @@ impl Reaper {
         }
     }
 
-    async fn end(&self, lease: &StoredLease, revoker: &dyn Revoker) {
-        match revoker.revoke(&lease.object).await {
+    /// `free` is given back before the ledger is written to: a flush keeps no connection idle, and what ends meanwhile shares
+    /// the next flush.
+    async fn end(&self, lease: &StoredLease, revoker: &dyn Revoker, free: OwnedSemaphorePermit) {
+        let done = revoker.revoke(&lease.object).await;
+        drop(free);
+        match done {
             // What is not there before the mint deadline may still come (threat B03).
             Ok(Gone::Absent) if self.clock.now() < lease.mint_deadline => {
                 self.tries.reached(&lease.target);

@@ -1,7 +1,12 @@
 //! Logins at servers that have users of their own: PostgreSQL, MariaDB and MySQL, Redis. What they share stands here; what a
 //! server wants to be told stands in its own file, behind [`Logins`].
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -64,6 +69,8 @@ pub struct Login {
     pub attribution: String,
     /// What was granted. A wall clock that is set back on the way must not make it longer (threats B08, B10).
     lifetime: Duration,
+    /// What [`Logins::derive`] made of the password.
+    pub(super) derived: OnceLock<Secret>,
     lease: LeaseToken,
 }
 
@@ -109,6 +116,15 @@ pub enum LoginError {
 /// 4. `names` tells all logins that carry our prefix, whoever made them.
 #[async_trait]
 pub trait Logins: fmt::Debug + Send + Sync {
+    /// Computes what `make` wants to have of the password, before the login has its turn: no connection is kept waiting for it.
+    /// `make` does without, too.
+    ///
+    /// # Errors
+    /// There is no randomness to be had.
+    fn derive(&self, _login: &Login) -> Result<(), LoginError> {
+        Ok(())
+    }
+
     /// Makes `login`, good for `lifetime` by the server's own clock, where the server has an end for logins (threat B08).
     ///
     /// # Errors
@@ -217,6 +233,7 @@ impl Minter for LoginMinter {
             role: grant.role.clone(),
             expires_at,
             attribution: attribution(grant, &behind, id),
+            derived: OnceLock::new(),
             lifetime: expires_at.since(behind.now),
             lease: LeaseToken { id, token: Secret::from(token) },
         };
@@ -246,6 +263,7 @@ impl Minter for LoginMinter {
         if self.clock.now() > begin_by {
             return Err(MintError::Refused(too_late.to_owned()));
         }
+        self.server.derive(&login).map_err(|error| MintError::Refused(error.to_string()))?;
         let begin = async || {
             let now = self.clock.now();
             if now > deadline.minus(STATEMENT_LIMIT) {

@@ -68,13 +68,15 @@ pub struct MysqlLogins {
     server: Mysql,
     /// Made when it is first needed, and anew after a connection could not be made: password and CA are read again.
     pool: Mutex<Option<Pool>>,
+    /// What a server that greets with this version speaks. MariaDB (10 and later) and MySQL (8, 9) share no version.
+    known: Mutex<Option<((u16, u16, u16), Dialect)>>,
 }
 
 impl MysqlLogins {
     /// The logins of `server`. Nothing is connected to yet.
     #[must_use]
     pub fn of(server: Mysql) -> Self {
-        Self { server, pool: Mutex::new(None) }
+        Self { server, pool: Mutex::new(None), known: Mutex::new(None) }
     }
 
     /// A connection, and the language to speak on it. Nothing has been begun when this fails.
@@ -82,18 +84,23 @@ impl MysqlLogins {
         let pool = self.pool().await?;
         let connect = async {
             let mut conn = pool.get_conn().await?;
+            // The numbers in the greeting of this very connection; of the words beside them the driver tells nothing.
+            let greeting = conn.server_version();
+            let known = *self.known.lock().await;
+            if let Some((_, dialect)) = known.filter(|(version, _)| *version == greeting) {
+                return Ok((conn, Ok(dialect)));
+            }
             let version: Option<String> = conn.query_first("SELECT VERSION()").await?;
-            Ok((conn, version.unwrap_or_default()))
+            let dialect = Dialect::of(&version.unwrap_or_default());
+            *self.known.lock().await = dialect.as_ref().ok().map(|dialect| (greeting, *dialect));
+            Ok((conn, dialect))
         };
         let found: Result<_, mysql_async::Error> =
             time::timeout(CONNECT_LIMIT, connect).await.unwrap_or_else(|_| {
                 Err(mysql_async::Error::Other("no connection within its time".into()))
             });
         match found {
-            Ok((conn, version)) => {
-                let dialect = Dialect::of(&version).map_err(LoginError::Refused)?;
-                Ok((conn, dialect))
-            }
+            Ok((conn, dialect)) => Ok((conn, dialect.map_err(LoginError::Refused)?)),
             Err(error) => {
                 *self.pool.lock().await = None;
                 Err(LoginError::Unreachable(error.to_string()))

@@ -135,6 +135,10 @@ impl Postgres {
 
 #[async_trait]
 impl Logins for Postgres {
+    fn derive(&self, login: &Login) -> Result<(), LoginError> {
+        create::verifier(login, &*self.chance).map(drop)
+    }
+
     async fn make(&self, login: &Login, lifetime: Duration) -> Result<Access, LoginError> {
         let begun = Instant::now();
         let Some(role) = self.target.roles.get(&login.role) else {

@@ -66,6 +66,14 @@ impl RedisLogins {
 
     /// A connection that answers. Nothing has been begun when this fails.
     async fn connect(&self) -> Result<MultiplexedConnection, LoginError> {
+        // Asked without the lock: one connection carries the questions of many at once.
+        let held = self.held.lock().await.clone();
+        if let Some(mut connection) = held
+            && ask::<String>(&mut connection, &["PING"]).await.is_ok()
+        {
+            return Ok(connection);
+        }
+        // Whoever comes first makes a new one; the others find it here.
         let mut held = self.held.lock().await;
         if let Some(connection) = held.as_ref() {
             let mut connection = connection.clone();

@@ -411,4 +411,29 @@ mod tests {
         assert_eq!(error.to_string(), "line 2 of the statement: a placeholder inside quotes");
         assert_eq!(error.hint, QUOTES_HINT);
     }
+
+    proptest::proptest! {
+        /// What was taken for one statement is one when it is filled in, too.
+        #[test]
+        fn b01_what_is_read_stays_one_statement_when_it_is_filled_in(
+            pieces in proptest::collection::vec(
+                "DROP |x|'|\"|`|;|--|#|/\\*|\\*/|\\$|\\$a\\$|\n| |\\{\\{name\\}\\}|\\{\\{password\\}\\}|\\{\\{|\\}\\}|\\PC",
+                0..24,
+            ),
+        ) {
+            for dialect in [Dialect::Postgres, Dialect::Mysql] {
+                for begin in ["", "SELECT "] {
+                    let text = format!("{begin}{}", pieces.concat());
+                    let Ok(statement) = Statement::parse(&text, dialect) else { continue };
+                    let token = |placeholder| match placeholder {
+                        Placeholder::Name => "\"n\"".to_owned(),
+                        Placeholder::Password | Placeholder::ExpiresAt => "'v'".to_owned(),
+                    };
+                    let filled = statement.render(token);
+                    let again = Statement::parse(&filled, dialect);
+                    proptest::prop_assert_eq!(again.map(|it| it.to_string()), Ok(filled));
+                }
+            }
+        }
+    }
 }

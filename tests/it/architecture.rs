@@ -21,6 +21,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("client", &["chance", "clock", "json", "secret", "web"]),
     ("yaml", &["clock"]),
     ("target", &["grant"]),
+    ("holder", &[]),
     ("subject", &["clock", "grant", "json", "secret", "web"]),
     ("policy", &["clock", "grant", "subject", "target", "yaml"]),
     ("lease", &["chance", "clock", "grant", "id", "ledger"]),
@@ -30,8 +31,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     (
         "mint",
         &[
-            "chance", "clock", "grant", "id", "json", "keys", "lease", "ledger", "secret",
-            "subject", "target", "web",
+            "chance", "clock", "grant", "holder", "id", "json", "keys", "lease", "ledger",
+            "secret", "subject", "target", "web",
         ],
     ),
     ("refusal", &["grant", "ledger", "mint", "policy", "subject"]),
@@ -56,7 +57,10 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("telemetry", &["clock", "grant"]),
     ("store", &["clock", "grant", "id", "keys", "ledger"]),
     // `mint` for what a server would make of an operator's statements and names: judged when the file is.
-    ("config", &["clock", "grant", "keys", "mint", "policy", "subject", "target", "yaml"]),
+    (
+        "config",
+        &["clock", "grant", "holder", "keys", "mint", "policy", "subject", "target", "yaml"],
+    ),
     ("sandbox", &["chance", "clock", "secret", "subject"]),
 ];
 

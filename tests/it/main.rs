@@ -50,3 +50,5 @@ mod policy;
 mod sources;
 #[cfg(test)]
 mod verification;
+#[cfg(test)]
+mod x509;

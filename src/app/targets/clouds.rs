@@ -156,7 +156,8 @@ pub(super) fn examiner(
         | TargetKind::Cambio(_)
         | TargetKind::Postgres(_)
         | TargetKind::Mysql(_)
-        | TargetKind::Redis(_) => None,
+        | TargetKind::Redis(_)
+        | TargetKind::X509(_) => None,
     })
 }
 

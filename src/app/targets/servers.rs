@@ -45,6 +45,7 @@ pub(super) fn server(
     let found = match &target.kind {
         TargetKind::Jwt(_)
         | TargetKind::Cambio(_)
+        | TargetKind::X509(_)
         | TargetKind::Google(_)
         | TargetKind::Azure(_)
         | TargetKind::Github(_) => return Ok(None),

@@ -15,6 +15,7 @@ use crate::{
         login::{Login, LoginError},
         sql::{Placeholder, Statement},
     },
+    secret::Secret,
 };
 
 /// `application_name` is cut at `NAMEDATALEN`.
@@ -37,9 +38,7 @@ impl<'l> New<'l> {
         role: &'l PostgresRole,
         chance: &dyn Chance,
     ) -> Result<Self, LoginError> {
-        let mut salt = [0; scram::SALT_BYTES];
-        chance.fill(&mut salt).map_err(|error| LoginError::Refused(error.to_string()))?;
-        let verifier = scram::verifier(login.password.reveal(), &salt);
+        let verifier = verifier(login, chance)?;
         Ok(Self { login, role, verifier })
     }
 
@@ -138,6 +137,21 @@ impl<'l> New<'l> {
             }
         }
     }
+}
+
+/// What the server gets in place of the password of `login`: computed once.
+///
+/// # Errors
+/// There is no randomness to be had.
+pub(super) fn verifier(login: &Login, chance: &dyn Chance) -> Result<String, LoginError> {
+    if let Some(derived) = login.derived.get().and_then(Secret::reveal_text) {
+        return Ok(derived.to_owned());
+    }
+    let mut salt = [0; scram::SALT_BYTES];
+    chance.fill(&mut salt).map_err(|error| LoginError::Refused(error.to_string()))?;
+    let verifier = scram::verifier(login.password.reveal(), &salt);
+    login.derived.get_or_init(|| Secret::from(verifier.clone()));
+    Ok(verifier)
 }
 
 /// What the last word of a comment of ours begins with.

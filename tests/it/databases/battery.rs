@@ -164,6 +164,7 @@ impl Bench {
             exchange_id: ExchangeId::make(now, &SystemChance).unwrap(),
             subject,
             actor: None,
+            csr: None,
             now,
         }
     }

@@ -213,8 +213,12 @@ impl Bench {
         self.commit(Proposal::of(Event::Lease { id: intent.id, step, by })).await;
     }
 
+    /// What is durable; a step that came too late is left out.
     pub(crate) async fn commit(&self, proposal: Proposal) {
-        durable(self.log.writer.commit(proposal).await);
+        match self.log.writer.commit(proposal).await {
+            Ok(Committed::Overtaken(_)) => {}
+            other => drop(durable(other)),
+        }
     }
 
     /// One look of the reaper, and everything that it starts.

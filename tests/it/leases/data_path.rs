@@ -259,7 +259,10 @@ async fn a08_no_password_and_no_lease_token_in_ledger_store_logs_debug_and_metri
     let stored = bytes_below(&world.broker.site.path("data"));
     heaps.extend(stored.into_iter().map(|(path, bytes)| (path.display().to_string(), bytes)));
     for (place, heap) in &heaps {
-        assert!(!heap.is_empty() || !place.ends_with(".db"), "{place} is empty");
+        assert!(
+            !heap.is_empty() || std::path::Path::new(place).extension() != Some("db".as_ref()),
+            "{place} is empty"
+        );
         for needle in &needles {
             let there = heap.windows(needle.len()).any(|window| window == needle.as_bytes());
             assert!(!there, "{place} holds a secret");
@@ -475,6 +478,29 @@ async fn b12_a_connection_that_drops_while_a_login_is_made_leaves_no_open_end() 
     world.broker.pass(LIFETIME);
     world.look().await;
     assert!(world.server.logins().is_empty());
+}
+
+/// "Everything that this run got" is revoked while one more login is being made: it is withheld, and ended.
+#[tokio::test]
+async fn b05_a_login_whose_lease_is_revoked_while_it_is_made_is_withheld() {
+    let world = World::new().await;
+    world.server.making.forget_permits(Semaphore::MAX_PERMITS);
+    let token = world.broker.site.job().sign();
+    let asked = world.broker.exchange(&token);
+    let revoked = async {
+        world.server.asked.acquire().await.unwrap().forget();
+        let step = LeaseState::Revoking;
+        let event = Event::Lease { id: world.only_lease().id, step, by: Some(operator()) };
+        world.broker.writer.commit(Proposal::of(event)).await.unwrap();
+        world.server.making.add_permits(1);
+    };
+    let (answer, ()) = tokio::join!(asked, revoked);
+    assert_eq!(answer.status, 503, "{}", answer.body);
+    let login = world.server.names_there().pop_first().unwrap();
+    assert!(!answer.body.contains(&login), "nobody gets it");
+    world.look().await;
+    assert!(world.server.logins().is_empty());
+    assert_eq!(world.only_lease().state, LeaseState::Revoked);
 }
 
 /// A target that does not answer is not waited for, and nothing is written down for it.

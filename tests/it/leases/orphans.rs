@@ -28,7 +28,7 @@ async fn b03_an_orphan_is_ended_and_recorded_and_nothing_of_others_is_touched() 
         bench.server.put(object);
     }
     bench.reaper.look_for_orphans().await;
-    assert_eq!(bench.server.ended(), [orphan.clone()]);
+    assert_eq!(bench.server.ended(), std::slice::from_ref(&orphan));
     for object in theirs.iter().chain([&active.object, &opened.object]) {
         assert!(bench.server.has(object), "{object}");
     }

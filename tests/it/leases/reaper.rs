@@ -23,7 +23,7 @@ use crate::{
 async fn b06_a_lease_is_ended_at_its_worst_end_and_not_a_millisecond_before() {
     let bench = Bench::new();
     let lease = bench.active(1).await;
-    bench.pass(LIFETIME - Duration::from_millis(1));
+    bench.pass(LIFETIME.saturating_sub(Duration::from_millis(1)));
     bench.look().await;
     assert!(bench.server.has(&lease.object));
     assert_eq!(bench.state(&lease), LeaseState::Active);
@@ -96,7 +96,7 @@ async fn b03_what_was_opened_or_is_unknown_is_looked_for_at_the_mint_deadline() 
         if unknown {
             bench.conclude(1, &lease, LeaseState::Unknown).await;
         }
-        bench.pass(DEADLINE - Duration::from_millis(1));
+        bench.pass(DEADLINE.saturating_sub(Duration::from_millis(1)));
         bench.look().await;
         assert!(bench.server.has(&lease.object), "the mint may be under way");
         bench.pass(Duration::from_millis(1));

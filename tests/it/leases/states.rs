@@ -124,7 +124,7 @@ async fn the_store_keeps_leases_as_the_table_says() {
                         assert_eq!(is_due_by(before), before == due, "{expected:?}");
                     }
                     None => {
-                        assert!(!is_due_by(cambio::clock::Instant::from_milliseconds(u64::MAX)))
+                        assert!(!is_due_by(cambio::clock::Instant::from_milliseconds(u64::MAX)));
                     }
                 }
             }

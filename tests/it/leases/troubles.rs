@@ -157,7 +157,7 @@ async fn v03_a_call_that_hangs_holds_up_its_own_place_alone() {
     bench.server.is_stuck(&hangs.object, Some(Fault::Hangs));
     bench.pass(seconds(2));
     let next = bench.active(2).await;
-    bench.pass(LIFETIME - seconds(1));
+    bench.pass(LIFETIME.saturating_sub(seconds(1)));
     let began = tokio::time::Instant::now();
     let look = bench.look();
     tokio::pin!(look);

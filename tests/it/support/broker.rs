@@ -123,6 +123,19 @@ impl Broker {
         Self::assemble(site, config, clock, Existing::Created, wrap).await
     }
 
+    /// A new broker at `site`, whose clock shows `now`: for servers that have a clock of their own.
+    pub(crate) async fn start_when(site: Site, now: Instant) -> Self {
+        let config = site.config();
+        let clock = Arc::new(ManualClock::at(now));
+        Self::assemble(site, config, clock, Existing::Created, &|ledger| ledger).await
+    }
+
+    /// Stops, and starts again over the same disk, with the configuration that lies there now.
+    pub(crate) async fn restart_configured(mut self) -> Self {
+        self.config = self.site.config();
+        self.restart().await
+    }
+
     /// Stops, and starts again over the same disk.
     pub(crate) async fn restart(self) -> Self {
         self.writer.close();
@@ -175,7 +188,7 @@ impl Broker {
             (Arc::clone(&clock), Arc::clone(&chance)),
             Arc::new(seams::LeaseMetrics(Arc::clone(&metrics))),
         ));
-        let ending = Arc::new(Ending::of(Arc::clone(&books.reader), ledger, reaper));
+        let ending = Arc::new(Ending::of((Arc::clone(&books.reader), ledger), reaper));
         let surface = Surface {
             exchanges: Arc::clone(&exchange) as Arc<dyn edge::Exchanges>,
             published: Arc::new(seams::Keys(Arc::clone(&means.keyring))),
