@@ -149,6 +149,7 @@ pub async fn start(
         tasks: tasks.clone(),
         outbound: Arc::new(Outbound::default()),
         known: KnownKeys::default(),
+        held: Arc::default(),
         mode,
     };
     let (adopted, trouble) = first_policies(&config, &means, &books)?;

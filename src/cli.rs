@@ -11,6 +11,7 @@ mod dev;
 mod doctor;
 mod exchange;
 mod failure;
+mod google;
 mod harden;
 mod http;
 mod keys;
@@ -71,6 +72,9 @@ enum Verb {
     Ledger(ledger::Ledger),
     /// Exchange this job's token for a credential (RFC 8693)
     Exchange(Box<exchange::Exchange>),
+    /// Write files for Google's libraries
+    #[command(subcommand)]
+    Google(google::Google),
     /// Look at a configuration, its files and the running broker, and say what is wrong
     Doctor(doctor::Doctor),
     /// Print the version
@@ -123,6 +127,7 @@ pub async fn run(arguments: Arguments, talk: &mut Talk) -> Exit {
         Verb::Keys(keys) => keys::run(keys, talk).await,
         Verb::Ledger(ledger) => ledger::run(ledger, talk).await,
         Verb::Exchange(exchange) => exchange::run(*exchange, talk).await,
+        Verb::Google(google) => google::run(&google, talk),
         Verb::Doctor(doctor) => doctor::run(doctor, talk).await,
         Verb::Version => {
             version(talk);

@@ -37,6 +37,7 @@ pub mod answer;
 mod caller;
 pub mod discovery;
 pub mod form;
+mod google;
 pub mod introspect;
 pub mod listen;
 pub mod log;
@@ -299,6 +300,7 @@ pub fn router(surface: Surface) -> Router {
     let metrics = Arc::clone(&surface.metrics);
     let mut router = Router::new()
         .route(&at("/token"), post(token::token))
+        .route(&at("/google/token"), post(google::token))
         .route(&at("/introspect"), post(introspect::introspect))
         .route(&at("/revoke"), post(revoke::revoke))
         .route(&at("/authorize"), get(discovery::no_authorization))

@@ -22,8 +22,12 @@ use crate::{
 };
 
 mod act;
+pub mod azure;
+pub mod cloud;
 pub mod examine;
 pub mod gate;
+pub mod github;
+pub mod google;
 pub mod jwt;
 mod lifetime;
 pub mod login;
@@ -77,6 +81,8 @@ pub enum Plan {
     Jwt(JwtPlan),
     /// A login at a server: name and password are final, nothing of it exists yet.
     Login(Box<login::Login>),
+    /// A token of a cloud: what is asked for is final, nothing was sent yet.
+    Cloud(Box<cloud::CloudPlan>),
     /// A certificate of a CA of ours: every byte is final, only the signature is missing.
     X509(Box<x509::CertificatePlan>),
 }
@@ -88,6 +94,7 @@ impl Plan {
         match self {
             Self::Jwt(_) => "jwt",
             Self::Login(login) => login.kind,
+            Self::Cloud(plan) => plan.kind,
             Self::X509(_) => "x509",
         }
     }
@@ -97,7 +104,7 @@ impl Plan {
     pub const fn is_outside(&self) -> bool {
         match self {
             Self::Jwt(_) | Self::X509(_) => false,
-            Self::Login(_) => true,
+            Self::Login(_) | Self::Cloud(_) => true,
         }
     }
 
@@ -107,6 +114,7 @@ impl Plan {
         match self {
             Self::Jwt(plan) => Some((plan.digest, &plan.kid)),
             Self::Login(_) => None,
+            Self::Cloud(plan) => plan.assertion.as_ref().map(|jwt| (jwt.digest, jwt.kid.as_str())),
             Self::X509(plan) => Some((plan.digest, &plan.kid)),
         }
     }

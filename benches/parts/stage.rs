@@ -63,6 +63,7 @@ impl Stage {
             outbound: Arc::new(Outbound::default()),
             mode: Mode::Serve,
             known: KnownKeys::default(),
+            held: Arc::default(),
         };
         let adopted = scene::policies(&config, clock.now()).expect("policies");
         let makers = targets::makers(&config, &means).expect("targets");

@@ -14,7 +14,7 @@ use crate::{
     exchange::Scene,
     keys::{keyring::Keyring, own::OwnKeys},
     ledger::{Hash, entry::hex, reader::LedgerReader},
-    mint::Minters,
+    mint::{Minters, github::held::HeldTokens},
     policy::{self, Context, LoadError, PolicySet, Source},
     sandbox,
     subject::{
@@ -62,6 +62,8 @@ pub struct Means {
     pub outbound: Arc<Outbound>,
     /// The keys that issuers published, over reloads.
     pub known: KnownKeys,
+    /// Tokens of GitHub that this process can still end, over reloads.
+    pub held: Arc<HeldTokens>,
     /// Whether plain http on loopback and marked keys are allowed.
     pub mode: Mode,
 }

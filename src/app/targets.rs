@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::scene::{Means, SceneError};
 use crate::{
     chance::Chance,
+    clock::Clock,
     config::{Config, JwtConfig, JwtType, TargetConfig, TargetKind, X509Config},
     grant::TargetName,
     keys::keyring::TokenType,
@@ -18,6 +19,7 @@ use crate::{
     },
 };
 
+mod clouds;
 mod servers;
 
 use servers::Server;
@@ -58,6 +60,9 @@ pub fn makers(config: &Config, means: &Means) -> Result<Makers, SceneError> {
                 })?;
                 login_maker(config, target, server, means)
             }
+            TargetKind::Google(google) => clouds::google(config, target, google, means)?,
+            TargetKind::Azure(azure) => clouds::azure(config, target, azure, means)?,
+            TargetKind::Github(github) => clouds::github(config, target, github, means)?,
             TargetKind::X509(x509) => x509_maker(config, target, x509, means)?,
         };
         minters.push((target.name.clone(), made.minter));
@@ -131,11 +136,17 @@ fn login_maker(config: &Config, target: &TargetConfig, server: Server, means: &M
 ///
 /// # Errors
 /// A target can't be set up.
-pub fn examiners(config: &Config, chance: &Arc<dyn Chance>) -> Result<Examiners, SceneError> {
+pub fn examiners(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    chance: &Arc<dyn Chance>,
+) -> Result<Examiners, SceneError> {
     let mut examiners = Vec::new();
     for target in &config.targets {
         let server = servers::server(config, target, chance)?;
-        examiners.extend(server.map(|server| (target.name.clone(), server.examiner)));
+        let cloud = clouds::examiner(config, target, clock)?;
+        let found = server.map(|server| server.examiner).or(cloud);
+        examiners.extend(found.map(|examiner| (target.name.clone(), examiner)));
     }
     Ok(examiners)
 }

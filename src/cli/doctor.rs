@@ -9,6 +9,7 @@ use super::{Exit, Failure, Talk, admin::Reach, policy, render, serve};
 use crate::{
     app,
     chance::{Chance, SystemChance},
+    clock::{Clock, SystemClock},
     config::{AnchorConfig, Config, TlsConfig},
     mint::examine::Verdict,
     store::Store,
@@ -106,7 +107,8 @@ fn files(config: &Config, findings: &mut Findings) {
 /// What the targets say of us. They are asked from here: with the broker's configuration, whether it runs or not.
 async fn targets(config: &Config, findings: &mut Findings) {
     let chance: Arc<dyn Chance> = Arc::new(SystemChance);
-    let examiners = match app::targets::examiners(config, &chance) {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let examiners = match app::targets::examiners(config, &clock, &chance) {
         Ok(examiners) => examiners,
         Err(error) => {
             return findings.add("targets", State::Bad(Exit::Usage), error.to_string());

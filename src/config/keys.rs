@@ -199,9 +199,11 @@ impl KeysConfig {
     /// What the rotation is derived from: these settings, and what `targets` sign with and for how long.
     #[must_use]
     pub fn terms(&self, targets: &[TargetConfig]) -> Terms {
-        let signed = || targets.iter().filter_map(|target| Some((target, target.kind.jwt()?)));
-        let mut algorithms: Vec<_> = signed().map(|(_, jwt)| jwt.algorithm).collect();
-        let longest = signed().map(|(target, _)| target.ceiling).max();
+        let signed = targets.iter().filter_map(|target| target.kind.signed_with());
+        let mut algorithms: Vec<_> = signed.collect();
+        // An assertion for a cloud lives for two minutes, whatever it buys.
+        let jwts = targets.iter().filter(|target| target.kind.jwt().is_some());
+        let longest = jwts.map(|target| target.ceiling).max();
         // Without a target that is signed for there is one key all the same: the ring also holds the log's.
         if algorithms.is_empty() {
             algorithms.push(Algorithm::ES256);

@@ -5,6 +5,10 @@ use std::{
     time::Duration,
 };
 
+mod azure;
+mod cloud;
+mod github;
+mod google;
 mod jwt;
 mod mysql;
 mod postgres;
@@ -13,6 +17,10 @@ mod roles;
 mod server;
 mod x509;
 
+pub use azure::{AzureConfig, AzureRoleConfig};
+pub use cloud::CloudConfig;
+pub use github::{GithubConfig, GithubRoleConfig};
+pub use google::{GoogleConfig, GoogleRoleConfig};
 pub use jwt::{JwtConfig, JwtType};
 pub use mysql::MysqlConfig;
 pub use postgres::PostgresConfig;
@@ -24,7 +32,7 @@ use super::reader::{Reader, is_audience, length, text, texts};
 use crate::{
     grant::{RoleName, TargetName},
     holder::CertificateNames,
-    subject::issuers::IssuerUrl,
+    subject::{Algorithm, issuers::IssuerUrl},
     target::{Expiry, Role, Target},
     yaml::{Field, Node, Place, Shape},
 };
@@ -55,6 +63,12 @@ pub enum TargetKind {
     Jwt(JwtConfig),
     /// Signed JWTs for our own API (design section 6); their audience is our issuer URL.
     Cambio(JwtConfig),
+    /// Access tokens of Google Cloud.
+    Google(GoogleConfig),
+    /// Access tokens of Entra.
+    Azure(AzureConfig),
+    /// Installation tokens of a GitHub App.
+    Github(GithubConfig),
     /// Users of a MariaDB or MySQL.
     Mysql(MysqlConfig),
     /// Users of a Redis or Valkey.
@@ -72,6 +86,9 @@ impl TargetKind {
         match self {
             Self::Jwt(_) => "jwt",
             Self::Cambio(_) => "cambio",
+            Self::Google(_) => "google",
+            Self::Azure(_) => "azure",
+            Self::Github(_) => "github",
             Self::Mysql(_) => "mysql",
             Self::Redis(_) => "redis",
             Self::Postgres(_) => "postgres",
@@ -84,7 +101,29 @@ impl TargetKind {
     pub const fn jwt(&self) -> Option<&JwtConfig> {
         match self {
             Self::Jwt(jwt) | Self::Cambio(jwt) => Some(jwt),
-            Self::Postgres(_) | Self::Mysql(_) | Self::Redis(_) | Self::X509(_) => None,
+            Self::Postgres(_)
+            | Self::Mysql(_)
+            | Self::Redis(_)
+            | Self::X509(_)
+            | Self::Google(_)
+            | Self::Azure(_)
+            | Self::Github(_) => None,
+        }
+    }
+
+    /// What signs JWTs for it, where a key of ours does.
+    #[must_use]
+    pub const fn signed_with(&self) -> Option<Algorithm> {
+        match self {
+            Self::Jwt(jwt) | Self::Cambio(jwt) => Some(jwt.algorithm),
+            Self::Google(google) => Some(google.algorithm),
+            // Entra verifies no other.
+            Self::Azure(_) => Some(Algorithm::RS256),
+            Self::Github(_)
+            | Self::Postgres(_)
+            | Self::Mysql(_)
+            | Self::Redis(_)
+            | Self::X509(_) => None,
         }
     }
 
@@ -97,7 +136,10 @@ impl TargetKind {
             | Self::Cambio(_)
             | Self::Postgres(_)
             | Self::Mysql(_)
-            | Self::Redis(_) => None,
+            | Self::Redis(_)
+            | Self::Google(_)
+            | Self::Azure(_)
+            | Self::Github(_) => None,
         }
     }
 }
@@ -122,15 +164,22 @@ impl TargetConfig {
 
     /// INVARIANT(honest-expiry): how its credentials end.
     #[must_use]
-    pub const fn expiry(&self) -> Expiry {
-        match self.kind {
+    pub fn expiry(&self) -> Expiry {
+        let exact = Expiry::Exact { floor: self.floor, ceiling: self.ceiling };
+        match &self.kind {
             TargetKind::Jwt(_)
             | TargetKind::Cambio(_)
             | TargetKind::Postgres(_)
-            | TargetKind::X509(_) => Expiry::Exact { floor: self.floor, ceiling: self.ceiling },
+            | TargetKind::X509(_) => exact,
             TargetKind::Mysql(_) | TargetKind::Redis(_) => {
                 Expiry::ByBroker { ceiling: self.ceiling }
             }
+            TargetKind::Google(google) if google.impersonates() => exact,
+            TargetKind::Azure(azure) => Expiry::Fixed(azure.lives),
+            TargetKind::Github(github) if github.by_broker => {
+                Expiry::ByBroker { ceiling: self.ceiling }
+            }
+            TargetKind::Google(_) | TargetKind::Github(_) => Expiry::Fixed(Duration::from_hours(1)),
         }
     }
 }
@@ -186,6 +235,9 @@ pub(super) static TARGET: Shape = Shape::Tagged {
         ("mysql", &mysql::MYSQL),
         ("redis", &redis::REDIS),
         ("x509", &x509::X509),
+        ("google", &google::GOOGLE),
+        ("azure", &azure::AZURE),
+        ("github", &github::GITHUB),
     ],
 };
 
@@ -205,10 +257,13 @@ pub(super) fn read(
         targets.push((node, target));
     }
     // Of all that are written down, so that one target that can't be read does not make a second problem here.
-    let known = section.elements().iter().filter_map(|node| text(node, "audience"));
-    let audiences: BTreeSet<&str> = known.map(|(found, _)| found).collect();
     let kind = |node: &Node| node.find("kind").and_then(Node::text).map(str::to_owned);
     let is_jwt = |node: &&Node| kind(node).as_deref() == Some("jwt");
+    // The `audience` of kind `azure` is Entra's.
+    let may_be_jwt = |node: &&Node| kind(node).as_deref() != Some("azure");
+    let known = section.elements().iter().filter(may_be_jwt);
+    let known = known.filter_map(|node| text(node, "audience"));
+    let audiences: BTreeSet<&str> = known.map(|(found, _)| found).collect();
     let complete =
         section.elements().iter().filter(is_jwt).all(|node| node.find("audience").is_some());
     for (node, _) in
@@ -249,9 +304,13 @@ fn environment(reader: &mut Reader<'_>, node: &Node, instance: Option<&str>) {
 }
 
 fn target(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Option<TargetConfig> {
+    let (floor, ceiling) = lifetimes(reader, node);
     let kind = match node.find("kind").and_then(Node::text)? {
         "jwt" => jwt::read(reader, node, ours).map(TargetKind::Jwt),
         "cambio" => jwt::read_ours(node, ours).map(TargetKind::Cambio),
+        "google" => google::read(reader, node, ceiling).map(TargetKind::Google),
+        "azure" => azure::read(reader, node).map(TargetKind::Azure),
+        "github" => github::read(reader, node, ceiling).map(TargetKind::Github),
         "mysql" => mysql::read(reader, node).map(TargetKind::Mysql),
         "redis" => redis::read(reader, node).map(TargetKind::Redis),
         "postgres" => postgres::read(reader, node).map(Box::new).map(TargetKind::Postgres),
@@ -260,13 +319,15 @@ fn target(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Opt
     };
     let aliases = aliases(reader, node);
     let mut roles = roles::read(reader, node);
+    if let Some(TargetKind::Google(google)) = &kind {
+        google.scope(&mut roles);
+    }
     if let Some(x509) = kind.as_ref().and_then(TargetKind::x509) {
         for (name, role) in &mut roles {
             role.claims = x509.names.get(name).map(CertificateNames::claims).unwrap_or_default();
         }
     }
     let granted_by = granted_by(reader, node);
-    let (floor, ceiling) = lifetimes(reader, node);
     Some(TargetConfig {
         name: text(node, "name")?.0.into(),
         kind: kind?,

@@ -27,6 +27,8 @@ pub enum Front {
     TokenExchange,
     /// RFC 7523 section 2.1.
     JwtBearer,
+    /// RFC 8693 as Google's libraries speak it.
+    Google,
 }
 
 impl Front {
@@ -36,16 +38,17 @@ impl Front {
         match self {
             Self::TokenExchange => "token_exchange",
             Self::JwtBearer => "jwt_bearer",
+            Self::Google => "google",
         }
     }
 
     /// The code for a token that is bad or that policy refuses.
     ///
-    /// RFC 8693 section 2.2.2 says `invalid_request` (MUST), RFC 7523 section 3.1 says `invalid_grant`.
+    /// RFC 8693 section 2.2.2 says `invalid_request` (MUST), RFC 7523 section 3.1 says `invalid_grant`, and so does Google.
     const fn bad_token(self) -> &'static str {
         match self {
             Self::TokenExchange => "invalid_request",
-            Self::JwtBearer => "invalid_grant",
+            Self::JwtBearer | Self::Google => "invalid_grant",
         }
     }
 }

@@ -110,7 +110,7 @@ pub(super) fn refuse(words: &str) -> Refusal {
     Refusal::BadRequest(words.to_owned())
 }
 
-fn is_form(headers: &HeaderMap) -> Result<(), Refusal> {
+pub(super) fn is_form(headers: &HeaderMap) -> Result<(), Refusal> {
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(only), None) = (types.next(), types.next()) else {
         return Err(Unfit::MediaType.into());

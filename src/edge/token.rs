@@ -15,6 +15,7 @@ use super::{
     Surface,
     answer::{self, Front},
     form::{Form, refuse},
+    google,
     source::{self, AddressKey},
 };
 use crate::{
@@ -39,14 +40,28 @@ const LONGEST_NAME: usize = 1_024;
 /// What our own token types begin with: RFC 8693 section 3 lets every deployment name its own.
 const OUR_TYPES: &str = "urn:cambio:token-type:";
 
+/// In whose words a token exchange is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wire {
+    /// The RFCs'.
+    Rfc,
+    /// Google's libraries'.
+    Google,
+}
+
 /// Serves one exchange.
 pub(super) async fn token(State(surface): State<Arc<Surface>>, request: Request) -> Response {
+    serve(surface, request, Wire::Rfc).await
+}
+
+/// Serves one exchange that is asked for in the words of `wire`.
+pub(super) async fn serve(surface: Arc<Surface>, request: Request, wire: Wire) -> Response {
     let now = surface.clock.now();
     let begun = tokio::time::Instant::now();
     let Ok(id) = ExchangeId::make(now, &*surface.chance) else {
         return answer::unattributed(&Refusal::NotReady("no randomness".to_owned()));
     };
-    let arrival = arrive(&surface, request, id).await;
+    let arrival = arrive(&surface, request, id, wire).await;
     let (front, source) = (arrival.front, arrival.source);
     let outcome = match arrival.request {
         Ok(request) => surface.exchanges.exchange(request).await,
@@ -84,9 +99,12 @@ struct Arrival {
     request: Result<ExchangeRequest, Refusal>,
 }
 
-async fn arrive(surface: &Surface, request: Request, id: ExchangeId) -> Arrival {
+async fn arrive(surface: &Surface, request: Request, id: ExchangeId, wire: Wire) -> Arrival {
     let mut arrival = Arrival {
-        front: Front::TokenExchange,
+        front: match wire {
+            Wire::Rfc => Front::TokenExchange,
+            Wire::Google => Front::Google,
+        },
         source: None,
         request: Err(Refusal::Internal("the listener did not say who connected".to_owned())),
     };
@@ -101,10 +119,13 @@ async fn arrive(surface: &Surface, request: Request, id: ExchangeId) -> Arrival 
             return Err(Refusal::TooMany { scope: "address", retry_after });
         }
         nothing_beside_the_form(&parts.headers, parts.uri.query())?;
-        Form::read(&parts.headers, body, surface.body_timeout).await
+        match wire {
+            Wire::Rfc => Form::read(&parts.headers, body, surface.body_timeout).await,
+            Wire::Google => google::form(&parts.headers, body, surface.body_timeout).await,
+        }
     };
     arrival.request = match form.await {
-        Ok(form) => match front_of(&form) {
+        Ok(form) => match front_of(&form, wire) {
             Ok(front) => {
                 arrival.front = front;
                 read(form, front, id, source)
@@ -128,10 +149,11 @@ fn nothing_beside_the_form(headers: &HeaderMap, query: Option<&str>) -> Result<(
     Ok(())
 }
 
-fn front_of(form: &Form) -> Result<Front, Refusal> {
+fn front_of(form: &Form, wire: Wire) -> Result<Front, Refusal> {
     match form.find("grant_type") {
+        Some(TOKEN_EXCHANGE) if wire == Wire::Google => Ok(Front::Google),
         Some(TOKEN_EXCHANGE) => Ok(Front::TokenExchange),
-        Some(JWT_BEARER) => Ok(Front::JwtBearer),
+        Some(JWT_BEARER) if wire == Wire::Rfc => Ok(Front::JwtBearer),
         Some(other) => Err(Refusal::UnsupportedGrantType(other.chars().take(80).collect())),
         None => Err(refuse("`grant_type` is missing")),
     }
@@ -149,10 +171,13 @@ fn read(
     if form.all(&authenticates).next().is_some() {
         return Err(Unfit::ClientAuthentication.into());
     }
-    let wants = wants(&form)?;
+    let mut wants = wants(&form)?;
+    if front == Front::Google {
+        wants = google::wants(&form, wants)?;
+    }
     let csr = form.take("csr");
     let (subject_token, subject_token_type, actor_token, requested_token_type) = match front {
-        Front::TokenExchange => {
+        Front::TokenExchange | Front::Google => {
             if form.find("assertion").is_some() {
                 return Err(refuse("`assertion` does not belong to token exchange"));
             }

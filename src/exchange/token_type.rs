@@ -67,6 +67,7 @@ pub(in crate::exchange) fn must_issue(
     let makes: &[TokenType] = match plan {
         Plan::Jwt(_) => &[TokenType::AccessToken, TokenType::Jwt],
         Plan::Login(_) => &[TokenType::Database],
+        Plan::Cloud(_) => &[TokenType::AccessToken],
         Plan::X509(_) => &[TokenType::X509],
     };
     let Some(wanted) = wanted.filter(|wanted| !makes.contains(wanted)) else { return Ok(()) };

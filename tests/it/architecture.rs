@@ -31,8 +31,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     (
         "mint",
         &[
-            "chance", "clock", "grant", "holder", "id", "keys", "lease", "ledger", "secret",
-            "subject", "target",
+            "chance", "clock", "grant", "holder", "id", "json", "keys", "lease", "ledger",
+            "secret", "subject", "target", "web",
         ],
     ),
     ("refusal", &["grant", "ledger", "mint", "policy", "subject"]),
@@ -44,6 +44,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "clock",
             "exchange",
             "id",
+            "json",
             "ledger",
             "mint",
             "policy",

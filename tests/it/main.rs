@@ -23,6 +23,8 @@ mod cli;
 #[cfg(test)]
 mod client;
 #[cfg(test)]
+mod clouds;
+#[cfg(test)]
 mod configuration;
 #[cfg(test)]
 mod conformance;

@@ -43,7 +43,12 @@ pub(super) fn server(
 ) -> Result<Option<Server>, SceneError> {
     let names = Names::of(&config.ledger.origin, &target.name);
     let found = match &target.kind {
-        TargetKind::Jwt(_) | TargetKind::Cambio(_) | TargetKind::X509(_) => return Ok(None),
+        TargetKind::Jwt(_)
+        | TargetKind::Cambio(_)
+        | TargetKind::X509(_)
+        | TargetKind::Google(_)
+        | TargetKind::Azure(_)
+        | TargetKind::Github(_) => return Ok(None),
         TargetKind::Postgres(configured) => postgres(configured, names, chance)
             .map_err(|error| SceneError::Target(format!("`{}`: {error}", target.name)))?,
         TargetKind::Mysql(configured) => mysql(configured, names),

@@ -23,7 +23,7 @@ use cambio::{
     edge::{self, OurIssuer, Proxies, RateLimit, Surface},
     exchange::{Exchange, Scene},
     keys::rotator::Rotator,
-    lease::{ending::Ending, reaper::Reaper},
+    lease::{Revoker, ending::Ending, reaper::Reaper},
     ledger::{
         Change, Commit, Committed, Event, Operator, Proposal,
         checkpoint::Checkpointer,
@@ -33,7 +33,7 @@ use cambio::{
         rollup::Rollup,
         writer::Writer,
     },
-    mint::{Minter, Minters},
+    mint::{Minter, Minters, examine::Finding},
     policy::PolicySet,
     subject::key_source::{KnownKeys, fetch::Outbound},
     telemetry::Metrics,
@@ -162,6 +162,7 @@ impl Broker {
             tasks: tasks.clone(),
             outbound: Arc::new(Outbound::default()),
             known: KnownKeys::default(),
+            held: Arc::default(),
 
             mode: Mode::Serve,
         };
@@ -248,6 +249,20 @@ impl Broker {
         self.exchange.scene.store(Arc::new(scene));
         self.put_in_force().await;
         set
+    }
+
+    /// What ends leases, as a reload makes it: over what the process still holds.
+    pub(crate) fn revoker(&self, target: &str) -> Arc<dyn Revoker> {
+        let makers = targets::makers(&self.config, &self.means).unwrap();
+        Arc::clone(makers.revokers.find(&target.into()).unwrap())
+    }
+
+    /// What `cambio doctor` finds at a target.
+    pub(crate) async fn examine(&self, target: &str) -> Vec<Finding> {
+        let examiners =
+            targets::examiners(&self.config, &self.means.clock, &self.means.chance).unwrap();
+        let found = examiners.into_iter().find(|(name, _)| name.as_str() == target);
+        found.unwrap().1.examine().await
     }
 
     /// Puts another minter before that of `jwt/orders`.

@@ -9,7 +9,7 @@ pub(super) const BROKEN: &[Broken] = &[
 ",
         to: r"    kind: jtw
 ",
-        says: r"cambio.yaml:16:11: `kind` is `jtw`, expected `jwt`, `cambio`, `postgres`, `mysql`, `redis` or `x509`
+        says: r"cambio.yaml:16:11: `kind` is `jtw`, expected `jwt`, `cambio`, `postgres`, `mysql`, `redis`, `x509`, `google`, `azure` or `github`
   hint: did you mean `jwt`?",
     },
     Broken {
@@ -19,7 +19,7 @@ pub(super) const BROKEN: &[Broken] = &[
         to: r"    kind: aws
 ",
         says: r"cambio.yaml:16:11: target kind `aws` is not in this build
-  hint: it takes feature `aws`, which this version does not have yet; it has `jwt`, `cambio`, `postgres`, `mysql`, `redis` and `x509`",
+  hint: it takes feature `aws`, which this version does not have yet; it has `jwt`, `cambio`, `postgres`, `mysql`, `redis`, `x509`, `google`, `azure` and `github`",
     },
     Broken {
         what: "a target of another environment",

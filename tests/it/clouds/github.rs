@@ -1,0 +1,118 @@
+//! GitHub: narrow tokens, and their end.
+
+use cambio::{
+    lease::{Gone, RevokeError},
+    ledger::reader::{Leases, StoredLease},
+    mint::examine::Verdict,
+};
+use serde_json::json;
+
+use super::{
+    bench::{Bench, token},
+    stand_in::Mood,
+};
+
+fn lease(bench: &Bench) -> StoredLease {
+    let mut leases = bench.broker.reader.leases(Leases::Live, 10).unwrap();
+    assert_eq!(leases.len(), 1, "{leases:?}");
+    leases.remove(0)
+}
+
+#[tokio::test]
+async fn a_job_gets_a_token_for_the_repositories_and_permissions_of_its_role_and_no_others() {
+    let bench = Bench::start().await;
+    let answer = bench.ask("audience=github/acme&scope=release").await;
+    let issued = token(&answer);
+    assert!(issued.starts_with("ghs_4711_ey"), "the long form is handed on as it came");
+    let known = bench.clouds.knows(&issued).unwrap();
+    assert_eq!(known["permissions"], json!({ "contents": "write", "metadata": "read" }));
+    assert_eq!(
+        bench.clouds.seen("/access_tokens"),
+        [json!({ "permissions": { "contents": "write" }, "repository_ids": [1_296_269] })]
+    );
+    assert_eq!(answer.json()["expires_in"], 900, "its lease's end, which is ours to keep");
+    assert!(answer.json()["lease"]["token"].as_str().unwrap().starts_with("cambio_lt_"));
+    assert_eq!(bench.conclusions().await, ["minted"]);
+    let hour = bench.ask("audience=github/hour").await;
+    assert_eq!(hour.json()["expires_in"], 3_600, "GitHub's own end: {}", hour.body);
+}
+
+#[tokio::test]
+async fn b06_a_token_can_be_ended_over_a_reload_and_twice() {
+    let bench = Bench::start().await;
+    let issued = token(&bench.ask("audience=github/acme&scope=release").await);
+    let lease = lease(&bench);
+    assert!(!lease.object.contains(&issued), "the store holds a name, never the token");
+    let revoker = bench.broker.revoker("github/acme");
+    assert_eq!(revoker.revoke(&lease.object).await, Ok(Gone::Ended));
+    assert_eq!(bench.clouds.knows(&issued), None);
+    let asked = bench.clouds.asked();
+    assert_eq!(revoker.revoke(&lease.object).await, Ok(Gone::Absent));
+    assert_eq!(bench.clouds.asked(), asked, "GitHub has said it once");
+}
+
+#[tokio::test]
+async fn b06_after_a_restart_nobody_can_end_a_token_and_nobody_says_so_until_its_hour_is_over() {
+    let Bench { broker, clouds } = Bench::start().await;
+    let bench = Bench { broker, clouds };
+    let issued = token(&bench.ask("audience=github/acme&scope=release").await);
+    let object = lease(&bench).object;
+    let Bench { broker, clouds } = bench;
+    let broker = broker.restart().await;
+    let revoker = broker.revoker("github/acme");
+    let Err(RevokeError::Failed(reason)) = revoker.revoke(&object).await else { panic!("ended?") };
+    assert!(reason.contains("it is dead by 2027-01-15T09:00:31Z"), "{reason}");
+    assert!(clouds.knows(&issued).is_some(), "it is still good, and we say so");
+    broker.pass(3_631);
+    assert_eq!(revoker.revoke(&object).await, Ok(Gone::Ended));
+}
+
+#[tokio::test]
+async fn b03_a_lease_of_another_target_or_a_made_up_one_is_never_ended_here() {
+    let bench = Bench::start().await;
+    bench.ask("audience=github/acme&scope=release").await;
+    let object = lease(&bench).object;
+    let other = bench.broker.revoker("github/hour");
+    for wrong in [object.as_str(), "", "cambio_x@1", "@9", "cambio_aaaaaa_000000000000000000@x"] {
+        assert!(matches!(other.revoke(wrong).await, Err(RevokeError::Failed(_))), "{wrong}");
+    }
+    assert_eq!(other.objects().await, Ok(Vec::new()), "GitHub lists no tokens");
+}
+
+#[tokio::test]
+async fn a_token_with_more_power_than_was_asked_for_is_ended_at_once_and_not_handed_on() {
+    let bench = Bench::start().await;
+    bench.clouds.is(Mood::Broader);
+    let answer = bench.ask("audience=github/acme&scope=release").await;
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "5"));
+    assert!(bench.clouds.desk.tokens.lock().unwrap().is_empty(), "it is ended");
+    assert_eq!(bench.conclusions().await, ["void"]);
+}
+
+#[tokio::test]
+async fn never_outlive_a_token_that_lives_for_a_day_is_withheld_unless_we_end_it() {
+    let bench = Bench::start().await;
+    bench.clouds.is(Mood::Generous);
+    assert_eq!(bench.ask("audience=github/hour").await.status, 503);
+    assert_eq!(bench.conclusions().await, ["unknown"]);
+    // It exists, and its lease ends it.
+    let object = lease(&bench).object;
+    assert_eq!(bench.broker.revoker("github/hour").revoke(&object).await, Ok(Gone::Ended));
+    assert!(bench.clouds.desk.tokens.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn permissions_that_the_installation_lacks_are_a_refusal_and_doctor_names_them() {
+    let bench = Bench::start().await;
+    let answer = bench.ask("audience=github/acme&scope=admin").await;
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "5"));
+    assert_eq!(bench.conclusions().await, ["void"]);
+    let found = bench.broker.examine("github/acme").await;
+    let told = |verdict: Verdict| {
+        let found = found.iter().filter(|finding| finding.verdict == verdict);
+        found.map(|finding| finding.detail.as_str()).collect::<Vec<_>>().join("\n")
+    };
+    assert!(told(Verdict::Bad).contains("role `admin` wants `administration: admin`"), "{found:?}");
+    assert_eq!(told(Verdict::Unwise), "the installation has `issues`, which no role needs");
+    assert!(bench.clouds.desk.tokens.lock().unwrap().is_empty(), "doctor makes nothing");
+}
