@@ -7,7 +7,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     clock::{Clock, Instant},
-    grant::{Grant, Replay},
+    grant::{Grant, Narrowing, Replay},
     id::{ExchangeId, LeaseId},
     ledger::{
         self, Change, Commit, Event, Granted, LeaseState, NotRecorded, Proposal, Receipt, Refused,
@@ -45,6 +45,8 @@ pub struct ExchangeRequest {
     pub requested_token_type: Option<TokenType>,
     /// `audience`, `resource`, `scope`, `requested_lifetime`.
     pub wants: Wants,
+    /// What the caller wants the credential narrowed to, where its protocol can say so.
+    pub narrowing: Option<Narrowing>,
     /// The caller's address, behind configured proxies the one that they vouch for.
     pub source: IpAddr,
 }
@@ -135,11 +137,12 @@ impl Exchange {
         let minter = minter_of(scene, &permit.grant)?;
         let behind =
             Behind { exchange_id: request.exchange_id, subject, actor: actor.as_ref(), now };
-        let prepared = minter.prepare(&permit.grant, behind).map_err(|error| Refusal::Mint {
-            target: permit.grant.target.clone(),
-            error,
-            unspent: true,
-        })?;
+        let unmade =
+            |error| Refusal::Mint { target: permit.grant.target.clone(), error, unspent: true };
+        let mut prepared = minter.prepare(&permit.grant, behind).map_err(unmade)?;
+        if let Some(narrowing) = &request.narrowing {
+            prepared.plan.narrow(narrowing).map_err(unmade)?;
+        }
         token_type::must_issue(request.requested_token_type, &prepared.plan)?;
         let proposal = proposal(request, &permit, behind, &prepared);
         self.carry_out(minter, permit.grant, request.exchange_id, proposal, prepared).await
@@ -294,6 +297,7 @@ fn facts_of(
         actor: actor.map(|actor| Arc::clone(&actor.profile().claims)),
         actor_issuer: actor.map(|actor| actor.profile().issuer.to_string()),
         wants: request.wants.clone(),
+        narrowing: request.narrowing.clone(),
         now: now.milliseconds(),
         source: request.source.to_string(),
         policy: ledger::entry::hex(&policy),
@@ -323,6 +327,7 @@ const fn is_certain(error: &MintError) -> bool {
         MintError::NoLifetime(_)
         | MintError::Actors(_)
         | MintError::NoKey(_)
+        | MintError::Unsuited(..)
         | MintError::Busy(_)
         | MintError::Refused(_) => true,
         MintError::Unknown(_) | MintError::Internal(_) => false,

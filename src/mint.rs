@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::{
     clock::Instant,
-    grant::{Grant, TargetName},
+    grant::{Grant, Narrowing, TargetName},
     id::{ExchangeId, LeaseId},
     ledger::{Hash, LeaseIntent, Recorded},
     secret::Secret,
@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod act;
+pub mod aws;
 pub mod examine;
 pub mod gate;
 pub mod jwt;
@@ -67,6 +68,8 @@ pub struct Prepared {
 pub enum Plan {
     /// A JWT of ours: header and claims are final, only the signature is missing.
     Jwt(JwtPlan),
+    /// A session at AWS: every parameter is final.
+    Aws(Box<aws::AwsPlan>),
     /// A login at a server: name and password are final, nothing of it exists yet.
     Login(Box<login::Login>),
 }
@@ -77,6 +80,7 @@ impl Plan {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Jwt(_) => "jwt",
+            Self::Aws(_) => "aws",
             Self::Login(login) => login.kind,
         }
     }
@@ -86,7 +90,21 @@ impl Plan {
     pub const fn is_outside(&self) -> bool {
         match self {
             Self::Jwt(_) => false,
-            Self::Login(_) => true,
+            Self::Aws(_) | Self::Login(_) => true,
+        }
+    }
+
+    /// Narrows what will be made by what the caller asked for.
+    ///
+    /// # Errors
+    /// It can't be: what narrows is never dropped.
+    pub fn narrow(&mut self, by: &Narrowing) -> Result<(), MintError> {
+        match self {
+            Self::Aws(plan) => plan.narrow(by),
+            Self::Jwt(_) | Self::Login(_) => {
+                let reason = format!("a {} has no session policy", self.kind());
+                Err(MintError::Unsuited(Unsuited::Narrowing, reason))
+            }
         }
     }
 
@@ -95,6 +113,10 @@ impl Plan {
     pub fn signed(&self) -> Option<(Hash, &str)> {
         match self {
             Self::Jwt(plan) => Some((plan.digest, &plan.kid)),
+            Self::Aws(plan) => match &plan.how {
+                aws::How::WebIdentity(jwt) => Some((jwt.digest, &jwt.kid)),
+                aws::How::Ambient { .. } => None,
+            },
             Self::Login(_) => None,
         }
     }
@@ -138,6 +160,9 @@ pub enum MintError {
     /// The chain of actors can't be carried on (RFC 8693 section 4.1, threats X06, X07).
     #[error("actors: {0}")]
     Actors(String),
+    /// This request, or this token, can't have it, for certain; another one may.
+    #[error("{0}: {1}")]
+    Unsuited(Unsuited, String),
     /// The target did not answer of late: nothing was tried. Try again after so long.
     #[error("the target does not answer: it is tried again in {} s", .0.as_secs())]
     Busy(Duration),
@@ -150,6 +175,20 @@ pub enum MintError {
     /// A defect of ours.
     #[error("{0}")]
     Internal(String),
+}
+
+/// What of a request a target can't take.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum Unsuited {
+    /// The token lacks a claim that the credential must carry, or the target takes no such value.
+    #[error("claims")]
+    Claim,
+    /// What the caller wants it narrowed to.
+    #[error("narrowing")]
+    Narrowing,
+    /// What the credential would carry is more than the target takes.
+    #[error("too large")]
+    TooLarge,
 }
 
 /// Makes credentials of one target.

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::{
     id::ExchangeId,
     ledger::CommitError,
-    mint::MintError,
+    mint::{MintError, Unsuited},
     policy::DenialReason,
     refusal::{Refusal, Unfit},
     subject::Rejection,
@@ -193,10 +193,25 @@ fn mint(error: &MintError, unspent: bool, front: Front) -> Answer {
             "the actor may not act for this subject",
         ),
         MintError::NoKey(_) => outage("no signing key may be used now", again),
+        MintError::Unsuited(Unsuited::Claim, _) => bad(
+            StatusCode::BAD_REQUEST,
+            front.bad_token(),
+            "the token lacks a claim that the target needs",
+        ),
+        MintError::Unsuited(Unsuited::Narrowing, _) => bad(
+            StatusCode::BAD_REQUEST,
+            "invalid_request",
+            "the credential can't be narrowed as asked",
+        ),
+        MintError::Unsuited(Unsuited::TooLarge, _) => bad(
+            StatusCode::BAD_REQUEST,
+            "invalid_request",
+            "session policies and tags are too large together",
+        ),
         MintError::Busy(wait) => outage("the target does not answer now", unspent.then_some(*wait)),
         MintError::Refused(_) => outage("the target did not issue a credential", again),
-        // Something may exist there: the token stays spent until its worst end, and trying again is refused.
-        MintError::Unknown(_) => outage("the target did not answer", None),
+        // Something may exist there: a token that counts once stays spent until its worst end, and trying again is refused.
+        MintError::Unknown(_) => outage("the target did not answer", again),
         MintError::Internal(_) => {
             bad(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal error")
         }

@@ -194,6 +194,7 @@ fn read(
         actor_token,
         requested_token_type,
         wants,
+        narrowing: None,
         source,
     })
 }

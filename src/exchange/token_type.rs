@@ -13,6 +13,8 @@ pub enum TokenType {
     AccessToken,
     /// `urn:cambio:token-type:database`: a login at a database server. Ours, because RFC 8693 section 3 names none.
     Database,
+    /// `urn:cambio:token-type:aws`: an AWS session. Ours, too.
+    Aws,
 }
 
 impl TokenType {
@@ -24,13 +26,14 @@ impl TokenType {
             Self::IdToken => "urn:ietf:params:oauth:token-type:id_token",
             Self::AccessToken => "urn:ietf:params:oauth:token-type:access_token",
             Self::Database => crate::mint::login::TOKEN_TYPE,
+            Self::Aws => crate::mint::aws::TOKEN_TYPE,
         }
     }
 
     /// The type that `urn` names, exactly.
     #[must_use]
     pub fn of(urn: &str) -> Option<Self> {
-        let all = [Self::Jwt, Self::IdToken, Self::AccessToken, Self::Database];
+        let all = [Self::Jwt, Self::IdToken, Self::AccessToken, Self::Database, Self::Aws];
         all.into_iter().find(|kind| kind.as_str() == urn)
     }
 
@@ -42,7 +45,7 @@ impl TokenType {
             Self::Jwt => true,
             Self::IdToken => !ours,
             Self::AccessToken => ours,
-            Self::Database => false,
+            Self::Database | Self::Aws => false,
         };
         if fits {
             return Ok(());
@@ -63,6 +66,7 @@ pub(in crate::exchange) fn must_issue(
 ) -> Result<(), Refusal> {
     let makes: &[TokenType] = match plan {
         Plan::Jwt(_) => &[TokenType::AccessToken, TokenType::Jwt],
+        Plan::Aws(_) => &[TokenType::Aws],
         Plan::Login(_) => &[TokenType::Database],
     };
     let Some(wanted) = wanted.filter(|wanted| !makes.contains(wanted)) else { return Ok(()) };
