@@ -32,7 +32,7 @@ pub use listen::{ListenConfig, TlsConfig};
 pub use log::{LogConfig, LogFormat, LogLevel};
 pub use policies::PoliciesConfig;
 pub use store::StoreConfig;
-pub use targets::{JwtConfig, JwtType, ServerConfig, ServerTls, TargetConfig, TargetKind};
+pub use targets::{JwtConfig, JwtType, ServerConfig, ServerTls, TargetConfig, TargetKind, aws};
 
 use self::{files::Need, reader::Reader};
 use crate::{
@@ -170,7 +170,17 @@ impl Config {
     /// # Errors
     /// Two answer to one name; a configuration that was read has no such two.
     pub fn targets(&self) -> Result<Targets, TargetClash> {
-        Targets::of(self.targets.iter().map(|target| target.target(&self.environment)))
+        let targets =
+            Targets::of(self.targets.iter().map(|target| target.target(&self.environment)))?;
+        let arns = self.targets.iter().filter_map(|target| {
+            let TargetKind::Aws(aws) = &target.kind else { return None };
+            Some((target, aws))
+        });
+        let named = arns.flat_map(|(target, aws)| {
+            let roles = aws.roles.iter();
+            roles.map(|(name, role)| (role.arn.clone(), (target.name.clone(), name.clone())))
+        });
+        Ok(targets.naming_roles(named))
     }
 
     /// What the policy compiler must know of the issuers: of which kind each is.

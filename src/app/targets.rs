@@ -3,6 +3,9 @@
 use std::sync::Arc;
 
 use super::scene::{Means, SceneError};
+
+mod aws;
+
 use crate::{
     config::{Config, JwtConfig, JwtType, TargetConfig, TargetKind},
     grant::TargetName,
@@ -47,6 +50,7 @@ pub fn makers(config: &Config, means: &Means) -> Result<Makers, SceneError> {
             TargetKind::Jwt(jwt) | TargetKind::Cambio(jwt) => {
                 jwt_maker(config, target, jwt, means)?
             }
+            TargetKind::Aws(aws) => aws::maker(config, target, aws, means)?,
         };
         minters.push((target.name.clone(), made.minter));
         revokers.extend(made.revoker.map(|revoker| (target.name.clone(), revoker)));

@@ -4,7 +4,7 @@ use super::reader::Reader;
 use crate::yaml::{Node, Place, Problem};
 
 const TARGETS: &[&str] =
-    &["aws", "gcp", "azure", "github", "kubernetes", "postgres", "mysql", "redis", "ssh", "x509"];
+    &["gcp", "azure", "github", "kubernetes", "postgres", "mysql", "redis", "ssh", "x509"];
 const STORES: &[&str] = &["postgres", "mysql"];
 const ANCHORS: &[&str] = &["witness", "object_store"];
 const PROTECTORS: &[&str] = &["aws_kms", "gcp_kms", "azure_key_vault", "pkcs11", "vault"];
@@ -32,7 +32,7 @@ pub(super) fn replace(reader: &mut Reader<'_>) {
     };
     for target in reader.section("targets").map(Node::elements).unwrap_or_default() {
         if let Some((word, place)) = value_among(target, "kind", TARGETS) {
-            put(reader, &[place], absent("target kind", word, "`jwt` and `cambio`"));
+            put(reader, &[place], absent("target kind", word, "`jwt`, `cambio` and `aws`"));
         }
     }
     for issuer in reader.section("issuers").map(Node::elements).unwrap_or_default() {

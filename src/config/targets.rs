@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+pub mod aws;
 mod jwt;
 mod roles;
 mod server;
@@ -46,6 +47,8 @@ pub enum TargetKind {
     Jwt(JwtConfig),
     /// Signed JWTs for our own API (design section 6); their audience is our issuer URL.
     Cambio(JwtConfig),
+    /// AWS sessions.
+    Aws(Box<aws::AwsConfig>),
 }
 
 impl TargetKind {
@@ -55,6 +58,7 @@ impl TargetKind {
         match self {
             Self::Jwt(_) => "jwt",
             Self::Cambio(_) => "cambio",
+            Self::Aws(_) => "aws",
         }
     }
 
@@ -63,6 +67,7 @@ impl TargetKind {
     pub const fn jwt(&self) -> Option<&JwtConfig> {
         match self {
             Self::Jwt(jwt) | Self::Cambio(jwt) => Some(jwt),
+            Self::Aws(_) => None,
         }
     }
 }
@@ -89,7 +94,7 @@ impl TargetConfig {
     #[must_use]
     pub const fn expiry(&self) -> Expiry {
         match self.kind {
-            TargetKind::Jwt(_) | TargetKind::Cambio(_) => {
+            TargetKind::Jwt(_) | TargetKind::Cambio(_) | TargetKind::Aws(_) => {
                 Expiry::Exact { floor: self.floor, ceiling: self.ceiling }
             }
         }
@@ -132,8 +137,10 @@ const ALIASES: Field = Field::optional(
     "Further absolute URIs that `audience` or `resource` may name it by",
     Shape::List(&Shape::Text, 0),
 );
-pub(super) static TARGET: Shape =
-    Shape::Tagged { tag: "kind", cases: &[("jwt", &jwt::JWT), ("cambio", &jwt::CAMBIO)] };
+pub(super) static TARGET: Shape = Shape::Tagged {
+    tag: "kind",
+    cases: &[("jwt", &jwt::JWT), ("cambio", &jwt::CAMBIO), ("aws", &aws::AWS)],
+};
 
 /// All targets that could be read. `instance` is the environment, `ours` the issuer URL.
 pub(super) fn read(
@@ -153,9 +160,11 @@ pub(super) fn read(
     // Of all that are written down, so that one target that can't be read does not make a second problem here.
     let known = section.elements().iter().filter_map(|node| text(node, "audience"));
     let audiences: BTreeSet<&str> = known.map(|(found, _)| found).collect();
-    let is_ours = |node: &Node| node.find("kind").and_then(Node::text) == Some("cambio");
+    // Of the other kinds only `jwt` has one; a target without a kind may have been meant to be one.
+    let other =
+        |node: &Node| node.find("kind").and_then(Node::text).is_some_and(|kind| kind != "jwt");
     let complete =
-        section.elements().iter().all(|node| node.find("audience").is_some() || is_ours(node));
+        section.elements().iter().all(|node| node.find("audience").is_some() || other(node));
     for (node, _) in
         targets.iter().filter(|(_, target)| matches!(target.kind, TargetKind::Cambio(_)))
     {
@@ -197,12 +206,19 @@ fn target(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Opt
     let kind = match node.find("kind").and_then(Node::text)? {
         "jwt" => jwt::read(reader, node, ours).map(TargetKind::Jwt),
         "cambio" => jwt::read_ours(node, ours).map(TargetKind::Cambio),
+        "aws" => aws::read(reader, node).map(|aws| TargetKind::Aws(Box::new(aws))),
         _ => return None,
     };
     let aliases = aliases(reader, node);
-    let roles = roles::read(reader, node);
+    let roles = match &kind {
+        Some(TargetKind::Aws(aws)) => aws::roles(aws),
+        _ => roles::read(reader, node),
+    };
     let granted_by = granted_by(reader, node);
     let (floor, ceiling) = lifetimes(reader, node);
+    if let Some(TargetKind::Aws(aws)) = &kind {
+        aws::check_durations(reader, node, aws, floor);
+    }
     Some(TargetConfig {
         name: text(node, "name")?.0.into(),
         kind: kind?,
@@ -216,6 +232,20 @@ fn target(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Opt
 
 /// INVARIANT(honest-expiry): a JWT ends at any second between floor and ceiling, if there is one between them.
 fn lifetimes(reader: &mut Reader<'_>, node: &Node) -> (Duration, Duration) {
+    let (floor, ceiling) = match node.find("kind").and_then(Node::text) {
+        Some("aws") => aws::lifetimes(reader, node),
+        _ => own_lifetimes(reader, node),
+    };
+    if floor > ceiling {
+        let place = node.find("floor").map_or(node.place, |at| at.place);
+        let message =
+            format!("`floor` is `{}`, above the `ceiling` of `{}`", length(floor), length(ceiling));
+        reader.refuse(place, message, "no lifetime is left: lower the floor or raise the ceiling");
+    }
+    (floor, ceiling)
+}
+
+fn own_lifetimes(reader: &mut Reader<'_>, node: &Node) -> (Duration, Duration) {
     let one = Duration::from_secs(1);
     let ceiling = reader.duration(
         Some(node),
@@ -231,12 +261,6 @@ fn lifetimes(reader: &mut Reader<'_>, node: &Node) -> (Duration, Duration) {
         one..=LONGEST_CEILING,
         "leave it out: the default is `1s`",
     );
-    if floor > ceiling {
-        let place = node.find("floor").map_or(node.place, |at| at.place);
-        let message =
-            format!("`floor` is `{}`, above the `ceiling` of `{}`", length(floor), length(ceiling));
-        reader.refuse(place, message, "no lifetime is left: lower the floor or raise the ceiling");
-    }
     (floor, ceiling)
 }
 

@@ -31,6 +31,7 @@ use crate::{
 };
 
 mod assertion;
+pub mod examine;
 pub mod naming;
 pub mod sts;
 
@@ -218,7 +219,7 @@ impl AwsPlan {
 #[derive(Debug)]
 pub struct AwsMinter {
     target: AwsTarget,
-    sts: Sts,
+    sts: Arc<Sts>,
     gate: Gate,
     keyring: Arc<Keyring>,
     clock: Arc<dyn Clock>,
@@ -232,7 +233,7 @@ impl AwsMinter {
     /// It can't be served.
     pub fn of(
         target: AwsTarget,
-        sts: Sts,
+        sts: Arc<Sts>,
         keyring: Arc<Keyring>,
         clock: Arc<dyn Clock>,
         chance: Arc<dyn Chance>,

@@ -1,0 +1,115 @@
+//! From configured targets of kind `aws` to what gets their sessions.
+
+use std::{fmt, path::Path, sync::Arc};
+
+use super::Made;
+use crate::{
+    app::{
+        Mode,
+        scene::{Means, SceneError},
+    },
+    config::{
+        Config, TargetConfig,
+        aws::{
+            AwsConfig, AwsIdentity, AwsRoleConfig, SESSION_NAME, SOURCE_IDENTITY, SessionPolicy,
+            TAG, session_policy,
+        },
+    },
+    mint::aws::{
+        AwsMinter, AwsRole, AwsTarget, Identity, Origin,
+        examine::StsExaminer,
+        sts::{Sts, StsAddress},
+    },
+};
+
+pub(super) fn maker(
+    config: &Config,
+    target: &TargetConfig,
+    aws: &AwsConfig,
+    means: &Means,
+) -> Result<Made, SceneError> {
+    let failed =
+        |what: &dyn fmt::Display| SceneError::Target(format!("target `{}`: {what}", target.name));
+    let plain = aws.endpoint.as_ref().is_some_and(|url| url.scheme() != "https");
+    if plain && means.mode == Mode::Serve {
+        return Err(failed(&"`endpoint` is plain http, which exists in `cambio dev` alone"));
+    }
+    let read = |path: &Path| {
+        std::fs::read(path).map_err(|error| failed(&format!("`{}`: {error}", path.display())))
+    };
+    let roots = aws.ca_file.as_deref().map(read).transpose()?;
+    let identity = match &aws.identity {
+        AwsIdentity::WebIdentity { audience, algorithm } => {
+            Identity::WebIdentity { audience: audience.clone(), algorithm: *algorithm }
+        }
+        AwsIdentity::Ambient => Identity::Ambient,
+    };
+    let address = StsAddress {
+        region: aws.region.clone(),
+        endpoint: aws.endpoint.as_ref().map(ToString::to_string),
+        roots,
+        ambient: identity == Identity::Ambient,
+    };
+    let mut roles = std::collections::BTreeMap::new();
+    for (name, configured) in &aws.roles {
+        roles.insert(
+            name.clone(),
+            role(configured).map_err(|reason| failed(&format!("role `{name}`: {reason}")))?,
+        );
+    }
+    let sts = Arc::new(Sts::of(address).map_err(|error| failed(&error))?);
+    let issuer = config.issuer.clone();
+    let examiner = StsExaminer::of(Arc::clone(&sts), identity.clone(), issuer.as_str().to_owned());
+    let target = AwsTarget {
+        name: target.name.clone(),
+        issuer,
+        identity,
+        roles,
+        floor: target.floor,
+        ceiling: target.ceiling,
+        region: aws.region.clone(),
+        at_once: usize::try_from(aws.calls).unwrap_or(1),
+    };
+    let (keyring, clock) = (Arc::clone(&means.keyring), Arc::clone(&means.clock));
+    let minter = AwsMinter::of(target, sts, keyring, clock, Arc::clone(&means.chance))
+        .map_err(|error| SceneError::Target(error.to_string()))?;
+    Ok(Made { minter: Arc::new(minter), revoker: None, examiner: Some(Arc::new(examiner)) })
+}
+
+fn role(role: &AwsRoleConfig) -> Result<AwsRole, String> {
+    let policy = match &role.session_policy {
+        None => None,
+        Some(SessionPolicy::Inline(text)) => Some(text.clone()),
+        Some(SessionPolicy::File(path)) => {
+            let wrong = |reason: String| format!("session policy `{}`: {reason}", path.display());
+            let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+            session_policy(&text).map_err(wrong)?;
+            Some(text)
+        }
+    };
+    let tags = role.tags.iter();
+    let parts = role.session_name.iter().enumerate();
+    Ok(AwsRole {
+        arn: role.arn.clone(),
+        ceiling: role.duration,
+        session_policy: policy,
+        policy_arns: role.policy_arns.clone(),
+        external_id: role.external_id.clone(),
+        tags: tags.map(|(key, from)| (key.clone(), origin(from, &format!("{TAG}{key}")))).collect(),
+        transitive: role.transitive_tags.clone(),
+        source_identity: role.source_identity.as_deref().map(|from| origin(from, SOURCE_IDENTITY)),
+        session_name: parts
+            .map(|(at, from)| origin(from, &format!("{SESSION_NAME}{at}")))
+            .collect(),
+    })
+}
+
+/// `from` as the configuration says it; `key` is where policy puts what a claim resolves to.
+fn origin(from: &str, key: &str) -> Origin {
+    match from {
+        "cambio.rule" => Origin::Rule,
+        "cambio.subject" => Origin::Subject,
+        "cambio.exchange" => Origin::Exchange,
+        _ => Origin::Claim(key.to_owned()),
+    }
+}
