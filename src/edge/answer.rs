@@ -20,6 +20,8 @@ use crate::{
     subject::Rejection,
 };
 
+mod aws;
+
 /// Which protocol the caller speaks: the same refusal has another code in each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Front {
@@ -27,6 +29,8 @@ pub enum Front {
     TokenExchange,
     /// RFC 7523 section 2.1.
     JwtBearer,
+    /// The AWS STS query protocol.
+    AwsSts,
 }
 
 impl Front {
@@ -36,6 +40,7 @@ impl Front {
         match self {
             Self::TokenExchange => "token_exchange",
             Self::JwtBearer => "jwt_bearer",
+            Self::AwsSts => "aws_sts",
         }
     }
 
@@ -44,7 +49,7 @@ impl Front {
     /// RFC 8693 section 2.2.2 says `invalid_request` (MUST), RFC 7523 section 3.1 says `invalid_grant`.
     const fn bad_token(self) -> &'static str {
         match self {
-            Self::TokenExchange => "invalid_request",
+            Self::TokenExchange | Self::AwsSts => "invalid_request",
             Self::JwtBearer => "invalid_grant",
         }
     }
@@ -78,6 +83,15 @@ const NO_KEYS: &str = "the keys of the token's issuer are not available";
 /// The public answer to `refusal`.
 #[must_use]
 pub fn answer(refusal: &Refusal, front: Front) -> Answer {
+    let oauth = oauth(refusal, front);
+    match front {
+        Front::TokenExchange | Front::JwtBearer => oauth,
+        // The words and the time to come back are the same; only what SDKs read is in their language.
+        Front::AwsSts => aws::answer(refusal, oauth),
+    }
+}
+
+fn oauth(refusal: &Refusal, front: Front) -> Answer {
     match refusal {
         Refusal::BadRequest(words) => Answer {
             description: Cow::Owned(speakable(words)),
@@ -252,13 +266,19 @@ fn speakable(words: &str) -> String {
 /// The whole error response of exchange `id`.
 pub(super) fn respond(refusal: &Refusal, front: Front, id: ExchangeId) -> Response {
     let answer = answer(refusal, front);
-    let body = json!({
-        "error": answer.code,
-        "error_description": answer.description,
-        "exchange_id": id.to_string(),
-        "explain": format!("cambio policy explain {id}"),
-    });
-    let mut response = with_headers(&answer, super::json(answer.status, &body));
+    let body = match front {
+        Front::TokenExchange | Front::JwtBearer => {
+            let body = json!({
+                "error": answer.code,
+                "error_description": answer.description,
+                "exchange_id": id.to_string(),
+                "explain": format!("cambio policy explain {id}"),
+            });
+            super::json(answer.status, &body)
+        }
+        Front::AwsSts => super::aws::xml::refused(&answer, id),
+    };
+    let mut response = with_headers(&answer, body);
     if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
         response.headers_mut().insert(super::EXCHANGE_ID, value);
     }
