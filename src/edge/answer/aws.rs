@@ -80,10 +80,10 @@ fn of(refusal: &Refusal) -> (StatusCode, &'static str) {
 /// Threat J28: one answer, but for the one thing that the holder of a genuine token can read in it: that its time is over. The
 /// signature was good by then, so nobody learns that of a token of his own making.
 fn of_token(rejection: &Rejection) -> (StatusCode, &'static str) {
+    if rejection.is_expired() {
+        return (StatusCode::BAD_REQUEST, "ExpiredTokenException");
+    }
     match rejection {
-        Rejection::Claim { claim, .. } if claim == "exp" => {
-            (StatusCode::BAD_REQUEST, "ExpiredTokenException")
-        }
         Rejection::Malformed(_)
         | Rejection::Header(_)
         | Rejection::UnknownIssuer { .. }
