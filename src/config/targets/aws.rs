@@ -559,7 +559,9 @@ pub(super) fn check_durations(
 ) {
     for (name, place, _) in node.find("roles").map(Node::entries).unwrap_or_default() {
         let role = config.roles.get(&RoleName::from(name.as_str()));
-        if let Some(duration) = role.and_then(|role| role.duration).filter(|found| *found < floor) {
+        if let Some(duration) =
+            role.and_then(|role| role.duration).filter(|found| (FLOOR..floor).contains(found))
+        {
             refuse_duration(reader, *place, name, duration, floor);
         }
     }

@@ -61,7 +61,7 @@ async fn an_sdk_gets_its_session_in_the_form_of_aws() {
         .replace(element(&answer, "Expiration"), "END")
         .replace(element(&answer, "RequestId"), "ID")
         .replace(&sts.granted()[0].form["RoleSessionName"], "NAME");
-    insta::assert_snapshot!(body, @"");
+    insta::assert_snapshot!(body, @r#"<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleWithWebIdentityResult><AssumedRoleUser><Arn>arn:aws:sts::123456789012:assumed-role/deploy/NAME</Arn><AssumedRoleId>AROACLKWSDQRAOEXAMPLE:NAME</AssumedRoleId></AssumedRoleUser><Credentials><AccessKeyId>ASIAIOSFODNN7EXAMPLE</AccessKeyId><SecretAccessKey>wJalrXUtnFEMI</SecretAccessKey><SessionToken>AQoDYXdzEE0a8ANXXXXXXXX/+=</SessionToken><Expiration>END</Expiration></Credentials><PackedPolicySize>6</PackedPolicySize></AssumeRoleWithWebIdentityResult><ResponseMetadata><RequestId>ID</RequestId></ResponseMetadata></AssumeRoleWithWebIdentityResponse>"#);
     assert_eq!(answer.header("content-type"), "text/xml");
     assert_eq!(answer.header("cache-control"), "no-store");
     assert_eq!(answer.header("x-amzn-requestid"), element(&answer, "RequestId"));

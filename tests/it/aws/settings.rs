@@ -44,29 +44,36 @@ fn a_target_needs_a_region_and_roles_and_the_rest_has_safe_defaults() {
 
 #[test]
 fn honest_expiry_lifetimes_that_aws_does_not_keep_are_refused() {
-    insta::assert_snapshot!(with("    ceiling: 13h\n"), @"");
-    insta::assert_snapshot!(with("    floor: 5m\n"), @"");
-    insta::assert_snapshot!(with("    identity: ambient\n    ceiling: 2h\n"), @"");
-    insta::assert_snapshot!(role("duration: 10m"), @"");
-    insta::assert_snapshot!(role("duration: 15m").replace("none", "") + &with("    floor: 30m\n"), @"");
+    insta::assert_snapshot!(with("    ceiling: 13h\n"), @"`ceiling` is `13h`, expected from `15m` to `12h`");
+    insta::assert_snapshot!(with("    floor: 5m\n"), @"`floor` is `5m`, expected from `15m` to `12h`");
+    insta::assert_snapshot!(with("    identity: ambient\n    ceiling: 2h\n"), @"`ceiling` is `2h`, expected from `15m` to `1h`");
+    insta::assert_snapshot!(role("duration: 10m"), @"`duration` is `10m`, expected from `15m` to `12h`");
+    let short = GOOD.replace("role/deploy' }", "role/deploy', duration: 15m }");
+    insta::assert_snapshot!(problems(&format!("{short}    floor: 30m\n")), @"`duration` of role `deploy` is `15m`, below the `floor` of `30m`");
 }
 
 #[test]
 fn where_sessions_come_back_from_must_be_https() {
-    insta::assert_snapshot!(with("    endpoint: http://sts.example/\n"), @"");
-    insta::assert_snapshot!(with("    endpoint: https://user@sts.example/\n"), @"");
+    insta::assert_snapshot!(with("    endpoint: http://sts.example/\n"), @"`endpoint` is `http://sts.example/`, expected an `https` URL");
+    insta::assert_snapshot!(with("    endpoint: https://user@sts.example/\n"), @"`endpoint` is `https://user@sts.example/`, expected an `https` URL");
     assert_eq!(with("    endpoint: https://sts.example/\n"), "none");
 }
 
 #[test]
 fn roles_tags_and_policies_are_what_aws_takes() {
-    insta::assert_snapshot!(problems(&GOOD.replace("iam::123456789012", "iam::123")), @"");
-    insta::assert_snapshot!(role("session_policy: '{'"), @"");
-    insta::assert_snapshot!(role("session_policy: '{\"a\": 1, \"a\": 2}'"), @"");
-    insta::assert_snapshot!(role("policy_arns: ['arn:aws:s3:::bucket']"), @"");
-    insta::assert_snapshot!(role("external_id: 4711-ab"), @"");
-    insta::assert_snapshot!(role("tags: { 'aws:team': sub, Team: sub, team: sub }"), @"");
-    insta::assert_snapshot!(role("tags: { team: cambio.team }, transitive_tags: [unit]"), @"");
+    insta::assert_snapshot!(problems(&GOOD.replace("iam::123456789012", "iam::123")), @"`role_arn` is `arn:aws:iam::123:role/deploy`, expected `arn:aws:iam::<account>:role/<name>`");
+    insta::assert_snapshot!(role("session_policy: '{'"), @"`session_policy` is none: not JSON: EOF while parsing an object at line 1 column 1");
+    insta::assert_snapshot!(role("session_policy: '{\"a\": 1, \"a\": 2}'"), @"`session_policy` is none: found member `a` twice in one object");
+    insta::assert_snapshot!(role("policy_arns: ['arn:aws:s3:::bucket']"), @"`policy_arns` names `arn:aws:s3:::bucket`, expected `arn:aws:iam::aws:policy/<name>` or one of an account");
+    insta::assert_snapshot!(role("external_id: 4711-ab"), @"`external_id` without `identity: ambient`");
+    insta::assert_snapshot!(role("tags: { 'aws:team': sub, Team: sub, team: sub }"), @r"
+    tag `aws:team` has a name that AWS does not take
+    tag `team` differs from another only in case
+    ");
+    insta::assert_snapshot!(role("tags: { team: cambio.team }, transitive_tags: [unit]"), @r"
+    `cambio.team` is no claim and nothing of ours
+    `transitive_tags` names `unit`, which is none of `tags`
+    ");
 }
 
 #[test]
