@@ -279,7 +279,7 @@ def refusals(stage, tally):
     explained = stage.broker.cli(
         "policy", "explain", strangers[4], "--config", str(stage.folder / "cambio.yaml"), check=False
     )
-    tally.check("the request id finds the reason", "stranger" in explained.stdout, explained.stdout + explained.stderr)
+    tally.check("the request id finds the reason", "refused as `no_rule`" in explained.stdout, explained.stdout + explained.stderr)
 
 
 def outage(stage, tally):

@@ -28,13 +28,11 @@ try {
     once(stage, 'exit').then(([code]) => Promise.reject(new Error(`the stage ended with ${code}`))),
   ])
   const told = JSON.parse(line)
-  const told_only = (surroundings) => {
+  const surround = (surroundings) => {
     for (const name of Object.keys(process.env)) if (name.startsWith('AWS_')) delete process.env[name]
     for (const [name, value] of Object.entries(surroundings)) if (name.startsWith('AWS_')) process.env[name] = value
-    // The SDK for JavaScript reads the region of its inner client from here.
-    process.env.AWS_REGION = surroundings.AWS_DEFAULT_REGION
   }
-  told_only(told.good)
+  surround(told.good)
   const credentials = await fromTokenFile()()
   check('fromTokenFile gets a session', credentials.accessKeyId.startsWith('ASIA'), credentials)
   check('that knows its end', credentials.expiration > new Date(), credentials.expiration)
@@ -46,7 +44,7 @@ try {
   const { Arn } = await aws.send(new GetCallerIdentityCommand({}))
   check('and is good at AWS', Arn.includes(':assumed-role/worker/shop-worker-site-worker-'), Arn)
   for (const [who, name] of [['stranger', 'AccessDenied'], ['expired', 'ExpiredTokenException']]) {
-    told_only(told[who])
+    surround(told[who])
     try {
       await fromTokenFile()()
       check(`${who}: ${name}`, false)
