@@ -73,7 +73,7 @@ pub struct TargetClash {
 pub struct Targets {
     by_name: BTreeMap<TargetName, Target>,
     by_alias: HashMap<String, TargetName>,
-    by_role: HashMap<String, BTreeSet<(TargetName, RoleName)>>,
+    roles_elsewhere: HashMap<String, BTreeSet<(TargetName, RoleName)>>,
 }
 
 impl Targets {
@@ -102,7 +102,7 @@ impl Targets {
         named: impl IntoIterator<Item = (String, (TargetName, RoleName))>,
     ) -> Self {
         for (name, role) in named {
-            self.by_role.entry(name).or_default().insert(role);
+            self.roles_elsewhere.entry(name).or_default().insert(role);
         }
         self
     }
@@ -111,7 +111,7 @@ impl Targets {
     /// several: which of them is never a choice of ours.
     #[must_use]
     pub fn resolve_role(&self, wanted: &str) -> Option<(&Target, &RoleName)> {
-        let mut named = self.by_role.get(wanted)?.iter();
+        let mut named = self.roles_elsewhere.get(wanted)?.iter();
         match (named.next(), named.next()) {
             (Some((target, role)), None) => Some((self.find(target)?, role)),
             _ => None,

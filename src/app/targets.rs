@@ -59,6 +59,20 @@ pub fn makers(config: &Config, means: &Means) -> Result<Makers, SceneError> {
     Ok(Makers { minters: Minters::of(minters), revokers: Revokers::of(revokers), examiners })
 }
 
+/// Who looks at one target, or why it can't be looked at.
+pub type Examined = Result<Arc<dyn Examine>, SceneError>;
+
+/// What `cambio doctor` asks the targets that can be looked at from outside the broker: no signing key is needed for it.
+#[must_use]
+pub fn examiners(config: &Config) -> Vec<(TargetName, Examined)> {
+    let one = |target: &TargetConfig| {
+        let TargetKind::Aws(aws) = &target.kind else { return None };
+        let examiner = aws::examiner(config, target, aws);
+        Some((target.name.clone(), examiner.map(|found| Arc::new(found) as Arc<dyn Examine>)))
+    };
+    config.targets.iter().filter_map(one).collect()
+}
+
 /// Both kinds end in a JWT of ours: `cambio` is our own API, with our issuer as its audience.
 fn jwt_maker(
     config: &Config,

@@ -1,15 +1,20 @@
 //! `cambio doctor`: what is wrong, from the configuration to the running broker.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::{Exit, Failure, Talk, admin::Reach, policy, render, serve};
 use crate::{
+    app,
     config::{AnchorConfig, Config, TlsConfig},
+    mint::examine::Verdict,
     store::Store,
 };
+
+/// How long one target may be looked at.
+const EXAMINE_LIMIT: Duration = Duration::from_secs(15);
 
 /// Look at a configuration, its files and the running broker, and say what is wrong
 ///
@@ -56,6 +61,7 @@ pub(super) async fn run(doctor: Doctor, talk: &mut Talk) -> Result<(), Failure> 
                 findings.add("configuration", State::Unwise, warning.to_string());
             }
             files(&config, &mut findings);
+            targets(&config, &mut findings).await;
             let reach = Reach { socket: Some(config.listen.admin_socket), config: doctor.config };
             broker(&reach, &mut findings).await;
         }
@@ -66,6 +72,34 @@ pub(super) async fn run(doctor: Doctor, talk: &mut Talk) -> Result<(), Failure> 
         }
     }
     findings.tell(talk)
+}
+
+/// Whether each target can be reached, and has what we need there.
+async fn targets(config: &Config, findings: &mut Findings) {
+    for (target, examiner) in app::targets::examiners(config) {
+        let name = format!("target:{target}");
+        let examiner = match examiner {
+            Ok(examiner) => examiner,
+            Err(error) => {
+                findings.add(&name, State::Bad(Exit::Usage), error.to_string());
+                continue;
+            }
+        };
+        let looked = tokio::time::timeout(EXAMINE_LIMIT, examiner.examine()).await;
+        let Ok(found) = looked else {
+            let detail = format!("no answer within {} s", EXAMINE_LIMIT.as_secs());
+            findings.add(&name, State::Bad(Exit::Unreachable), detail);
+            continue;
+        };
+        for it in found {
+            let state = match it.verdict {
+                Verdict::Good => State::Good,
+                Verdict::Unwise => State::Unwise,
+                Verdict::Bad => State::Bad(Exit::Unreachable),
+            };
+            findings.add(&name, state, it.detail);
+        }
+    }
 }
 
 fn files(config: &Config, findings: &mut Findings) {

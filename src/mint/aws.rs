@@ -66,7 +66,7 @@ pub enum Identity {
     WebIdentity {
         /// The `aud` that the IAM OIDC provider lists.
         audience: String,
-        /// RS256 or ES256: AWS takes no EdDSA.
+        /// RS256 or ES256: AWS takes no `EdDSA`.
         algorithm: Algorithm,
     },
     /// The broker's own identity in AWS, as its surroundings give it.
@@ -352,7 +352,7 @@ impl Minter for AwsMinter {
         };
         let how = match &self.target.identity {
             Identity::WebIdentity { audience, algorithm } => How::WebIdentity(assertion::plan(
-                assertion::For {
+                &assertion::For {
                     issuer: self.target.issuer.as_str(),
                     audience,
                     tags: &tags,
@@ -409,16 +409,16 @@ impl Minter for AwsMinter {
         };
         let asks_policy = policy.is_some() || !policy_arns.is_empty();
         let ask = sts::Ask { arn, session_name, assertion, ambient, policy, policy_arns };
-        let call = async {
+        let call = Box::pin(async {
             // What is left when the call leaves here, a place at the gate included.
             let left = length.min(worst_end.since(self.clock.now())).as_secs();
             if left < floor.as_secs() {
                 return Err(StsError::NotAsked(format!("{left} s were left when its turn came")));
             }
             self.sts.assume(&ask, i32::try_from(left).unwrap_or(i32::MAX)).await
-        };
+        });
         let made = self.gate.pass(MINT_LIMIT, call).await.map_err(not_passed)?;
-        let session = made.map_err(|error| mint_error(error, asks_policy))?;
+        let session = made.map_err(|error| mint_error(&error, asks_policy))?;
         // INVARIANT(honest-expiry): the end that AWS tells is the end that the caller is told. INVARIANT(never-outlive): a later
         // one than was granted, by more than two clocks may differ, is not what was recorded, and does not leave.
         let now = self.clock.now();
@@ -467,7 +467,7 @@ fn not_passed(reason: NotPassed) -> MintError {
     }
 }
 
-fn mint_error(error: StsError, asks_policy: bool) -> MintError {
+fn mint_error(error: &StsError, asks_policy: bool) -> MintError {
     let text = error.to_string();
     match error {
         StsError::Throttled(wait) => MintError::Busy(wait.unwrap_or(AGAIN)),

@@ -37,6 +37,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "chance",
             "clock",
             "exchange",
+            // What a caller of the AWS front narrows its session by.
+            "grant",
             "id",
             "ledger",
             "mint",

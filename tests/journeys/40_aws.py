@@ -276,10 +276,27 @@ def refusals(stage, tally):
     tally.check("what can't be honoured is `ValidationError`", found[:3] == ["ClientError", "ValidationError", 400], found)
     found = refused(good, role=f"arn:aws:iam::{ACCOUNT}:role/other")
     tally.check("a role that nobody configured is `AccessDenied`", found[1] == "AccessDenied", found)
+    doctor = stage.broker.cli("doctor", "--config", str(stage.folder / "cambio.yaml"), "--json", check=False)
+    found = {one["check"]: one["detail"] for one in json.loads(doctor.stdout)}
+    tally.check("doctor sees that moto takes any token", "stand-in" in found.get("target:aws/test", ""), found)
     explained = stage.broker.cli(
         "policy", "explain", strangers[4], "--config", str(stage.folder / "cambio.yaml"), check=False
     )
     tally.check("the request id finds the reason", "refused as `no_rule`" in explained.stdout, explained.stdout + explained.stderr)
+
+
+def without_identity(stage, tally):
+    """The broker comes back where its surroundings give it no identity: nothing was asked of AWS, and nothing is unknown."""
+    stage.broker.stop()
+    os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+    stage.broker.start(30)
+    del os.environ["AWS_EC2_METADATA_DISABLED"]
+    answer = stage.exchange("aws/own")
+    body = answer.json()
+    tally.check(
+        "without an identity of its own the broker gets no session, and knows that there is none",
+        answer.status_code == 503 and body["error_description"] == "the target did not issue a credential", body,
+    )
 
 
 def outage(stage, tally):
@@ -308,6 +325,7 @@ def main():
         tally = Tally()
         sessions(stage, tally)
         refusals(stage, tally)
+        without_identity(stage, tally)
         outage(stage, tally)
     finally:
         stage.stop()

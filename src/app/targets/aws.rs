@@ -1,6 +1,6 @@
 //! From configured targets of kind `aws` to what gets their sessions.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
 use super::Made;
 use crate::{
@@ -22,22 +22,27 @@ use crate::{
     },
 };
 
-pub(super) fn maker(
+/// What looks at the STS of a target, without a signing key and without a role.
+pub(super) fn examiner(
     config: &Config,
     target: &TargetConfig,
     aws: &AwsConfig,
-    means: &Means,
-) -> Result<Made, SceneError> {
-    let failed =
-        |what: &dyn fmt::Display| SceneError::Target(format!("target `{}`: {what}", target.name));
-    let plain = aws.endpoint.as_ref().is_some_and(|url| url.scheme() != "https");
-    if plain && means.mode == Mode::Serve {
-        return Err(failed(&"`endpoint` is plain http, which exists in `cambio dev` alone"));
-    }
-    let read = |path: &Path| {
-        std::fs::read(path).map_err(|error| failed(&format!("`{}`: {error}", path.display())))
+) -> Result<StsExaminer, SceneError> {
+    let (sts, identity) = sts(target, aws)?;
+    Ok(StsExaminer::of(sts, identity, config.issuer.as_str().to_owned()))
+}
+
+fn failed(target: &TargetConfig, what: &dyn fmt::Display) -> SceneError {
+    SceneError::Target(format!("target `{}`: {what}", target.name))
+}
+
+/// The client of the target's STS, and who asks it.
+fn sts(target: &TargetConfig, aws: &AwsConfig) -> Result<(Arc<Sts>, Identity), SceneError> {
+    let read = |path: &PathBuf| {
+        let text = |error| failed(target, &format!("`{}`: {error}", path.display()));
+        std::fs::read(path).map_err(text)
     };
-    let roots = aws.ca_file.as_deref().map(read).transpose()?;
+    let roots = aws.ca_file.as_ref().map(read).transpose()?;
     let identity = match &aws.identity {
         AwsIdentity::WebIdentity { audience, algorithm } => {
             Identity::WebIdentity { audience: audience.clone(), algorithm: *algorithm }
@@ -50,14 +55,28 @@ pub(super) fn maker(
         roots,
         ambient: identity == Identity::Ambient,
     };
-    let mut roles = std::collections::BTreeMap::new();
-    for (name, configured) in &aws.roles {
-        roles.insert(
-            name.clone(),
-            role(configured).map_err(|reason| failed(&format!("role `{name}`: {reason}")))?,
-        );
+    let sts = Sts::of(address).map_err(|error| failed(target, &error))?;
+    Ok((Arc::new(sts), identity))
+}
+
+pub(super) fn maker(
+    config: &Config,
+    target: &TargetConfig,
+    aws: &AwsConfig,
+    means: &Means,
+) -> Result<Made, SceneError> {
+    let plain = aws.endpoint.as_ref().is_some_and(|url| url.scheme() != "https");
+    if plain && means.mode == Mode::Serve {
+        let words = "`endpoint` is plain http, which exists in `cambio dev` alone";
+        return Err(failed(target, &words));
     }
-    let sts = Arc::new(Sts::of(address).map_err(|error| failed(&error))?);
+    let (sts, identity) = sts(target, aws)?;
+    let mut roles = BTreeMap::new();
+    for (name, configured) in &aws.roles {
+        let role = role(configured);
+        let role = role.map_err(|reason| failed(target, &format!("role `{name}`: {reason}")))?;
+        roles.insert(name.clone(), role);
+    }
     let issuer = config.issuer.clone();
     let examiner = StsExaminer::of(Arc::clone(&sts), identity.clone(), issuer.as_str().to_owned());
     let target = AwsTarget {

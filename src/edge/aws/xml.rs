@@ -86,7 +86,7 @@ struct Fault<'a> {
 
 /// The session in AWS's form; `None` if it is none.
 pub(super) fn granted(issued: &Issued, id: ExchangeId) -> Option<Response> {
-    let told: Told = serde_json::from_slice(issued.credential.value.reveal()).ok()?;
+    let told: Told = serde_json::from_str(issued.credential.value.reveal_text()?).ok()?;
     let user = told.assumed_role_arn.zip(told.assumed_role_id);
     let body = Granted {
         namespace: NAMESPACE,

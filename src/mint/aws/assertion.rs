@@ -58,7 +58,7 @@ struct Claims<'a> {
     source_identity: Option<&'a str>,
 }
 
-/// Values are lists of one text (IAM user guide, "Passing session tags using AssumeRoleWithWebIdentity").
+/// Values are lists of one text (IAM user guide, "Passing session tags using `AssumeRoleWithWebIdentity`").
 #[derive(Serialize)]
 struct Tags<'a> {
     principal_tags: BTreeMap<&'a str, [&'a str; 1]>,
@@ -71,7 +71,7 @@ struct Tags<'a> {
 /// # Errors
 /// No key signs, there is no randomness, or the subject has a name that AWS does not take.
 pub(super) fn plan(
-    says: For<'_>,
+    says: &For<'_>,
     algorithm: Algorithm,
     grant: &Grant,
     behind: &Behind<'_>,

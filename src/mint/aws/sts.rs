@@ -7,6 +7,7 @@ use std::{
 };
 
 use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts::{
     Client,
     config::{
@@ -336,6 +337,10 @@ fn session(
 }
 
 /// How a call ended: only what is certain counts as "nothing was made".
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the library's list may grow: what is not known is not certain"
+)]
 fn error<E>(error: SdkError<E, HttpResponse>) -> StsError
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
@@ -343,18 +348,23 @@ where
     match error {
         SdkError::ConstructionFailure(_) => StsError::NotAsked(chain(&error)),
         SdkError::DispatchFailure(failure) => {
-            let told =
-                failure.as_connector_error().map_or_else(|| "no answer".to_owned(), |e| chain(e));
+            let Some(cause) = failure.as_connector_error() else {
+                return StsError::Lost("no answer".to_owned());
+            };
+            let told = chain(cause);
+            // What can't be signed is not sent; and the limits of a metadata service are not those of STS.
+            if causes(cause).any(|cause| cause.is::<CredentialsError>()) {
+                return StsError::NoIdentity(told);
+            }
+            let unconnected = |cause: &(dyn std::error::Error + 'static)| {
+                cause.downcast_ref::<legacy::Error>().is_some_and(legacy::Error::is_connect)
+            };
             // The only limit that the connector has is the one of the connection.
-            if failure.is_timeout() || failure.as_connector_error().is_some_and(|e| never_sent(e)) {
+            if failure.is_timeout() || causes(cause).any(unconnected) {
                 return StsError::Unreachable(told);
             }
             if failure.is_user() {
                 return StsError::NotAsked(told);
-            }
-            // What the SDK can't even sign has no identity to sign with.
-            if failure.as_connector_error().is_none() {
-                return StsError::NoIdentity(told);
             }
             StsError::Lost(told)
         }
@@ -396,25 +406,15 @@ fn of_service(
     }
 }
 
-fn never_sent(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(found) = next {
-        if found.downcast_ref::<legacy::Error>().is_some_and(legacy::Error::is_connect) {
-            return true;
-        }
-        next = found.source();
-    }
-    false
+/// An error and everything behind it.
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| error.source())
 }
 
 /// An error and what is behind it, in one line.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut told = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        told.push_str(": ");
-        told.push_str(&cause.to_string());
-        next = cause.source();
-    }
+    let told = causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ");
     told.chars().take(LONGEST_REASON).collect()
 }

@@ -9,17 +9,17 @@ pub(super) const BROKEN: &[Broken] = &[
 ",
         to: r"    kind: jtw
 ",
-        says: r"cambio.yaml:16:11: `kind` is `jtw`, expected `jwt` or `cambio`
+        says: r"cambio.yaml:16:11: `kind` is `jtw`, expected `jwt`, `cambio` or `aws`
   hint: did you mean `jwt`?",
     },
     Broken {
         what: "a target kind that this build does not have",
         from: r"    kind: jwt
 ",
-        to: r"    kind: aws
+        to: r"    kind: ssh
 ",
-        says: r"cambio.yaml:16:11: target kind `aws` is not in this build
-  hint: it takes feature `aws`, which this version does not have yet; it has `jwt` and `cambio`",
+        says: r"cambio.yaml:16:11: target kind `ssh` is not in this build
+  hint: it takes feature `ssh`, which this version does not have yet; it has `jwt`, `cambio` and `aws`",
     },
     Broken {
         what: "a target of another environment",
