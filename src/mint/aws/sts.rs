@@ -353,7 +353,7 @@ where
             };
             let told = chain(cause);
             // What can't be signed is not sent; and the limits of a metadata service are not those of STS.
-            if causes(cause).any(|cause| cause.is::<CredentialsError>()) {
+            if causes(cause).any(<dyn std::error::Error>::is::<CredentialsError>) {
                 return StsError::NoIdentity(told);
             }
             let unconnected = |cause: &(dyn std::error::Error + 'static)| {
