@@ -67,6 +67,12 @@ def sessions(stage, tally):
     }
     code, out, err = stage.run(ask, "", **env)
     tally.check("and is good at AWS", code == 0 and ":assumed-role/own/" in out, err or out)
+    log = (stage.folder / "broker.log").read_text()
+    secrets = ["eyJ", credential.get("secret_access_key"), credential.get("session_token"), "SecretAccessKey>"]
+    tally.check(
+        "neither tokens nor secrets are in the log, at `debug` either",
+        "aws_smithy_runtime" in log and not any(secret in log for secret in secrets),
+    )
     # INVARIANT(honest-expiry): moto counts whole seconds from its own now.
     left = datetime.datetime.fromisoformat(credential["expires_at"]).timestamp() - time.time()
     tally.check("for as long as it says", 1_150 < left <= 1_202 and abs(left - body["expires_in"]) < 5, left)
