@@ -139,6 +139,7 @@ pub async fn start(
 ) -> Result<Running, StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let chance: Arc<dyn Chance> = Arc::new(SystemChance);
+    preflight(&config, mode, clock.now())?;
     let books = books::open(&config, existing, &clock, &chance).await?;
     let tasks = TaskTracker::new();
     let means = Means {
@@ -203,6 +204,19 @@ pub async fn start(
     let checkpointer =
         checkpoint::anchor_first(books.checkpointer, &state.anchors, state.means.clock.now()).await;
     listen(state, checkpointer.map_err(|error| StartError::Ledger(error.to_string()))?).await
+}
+
+/// Whatever can be known to be wrong before a store is opened, or made: pinned keys and the key-encryption key.
+///
+/// # Errors
+/// What was found.
+pub fn preflight(
+    config: &Config,
+    mode: Mode,
+    now: crate::clock::Instant,
+) -> Result<(), StartError> {
+    scene::preflight(config, mode, now)?;
+    books::protector(config).map(drop)
 }
 
 /// The policies on disk; or, loudly, the last good set, when those are bad (design section 5, "Loading").

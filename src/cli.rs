@@ -69,8 +69,8 @@ enum Verb {
     /// Verify, prove, show and export the ledger
     #[command(subcommand)]
     Ledger(ledger::Ledger),
-    /// Exchange a token for a credential (RFC 8693)
-    Exchange(exchange::Exchange),
+    /// Exchange this job's token for a credential (RFC 8693)
+    Exchange(Box<exchange::Exchange>),
     /// Look at a configuration, its files and the running broker, and say what is wrong
     Doctor(doctor::Doctor),
     /// Print the version
@@ -122,7 +122,7 @@ pub async fn run(arguments: Arguments, talk: &mut Talk) -> Exit {
         Verb::Leases(leases) => leases::run(leases, talk).await,
         Verb::Keys(keys) => keys::run(keys, talk).await,
         Verb::Ledger(ledger) => ledger::run(ledger, talk).await,
-        Verb::Exchange(exchange) => exchange::run(exchange, talk).await,
+        Verb::Exchange(exchange) => exchange::run(*exchange, talk).await,
         Verb::Doctor(doctor) => doctor::run(doctor, talk).await,
         Verb::Version => {
             version(talk);
@@ -132,7 +132,9 @@ pub async fn run(arguments: Arguments, talk: &mut Talk) -> Exit {
     match done {
         Ok(()) => Exit::Done,
         Err(failure) => {
-            talk.say(&failure);
+            if !failure.is_told() {
+                talk.say(&failure);
+            }
             failure.exit()
         }
     }

@@ -32,7 +32,10 @@ pub use listen::{ListenConfig, TlsConfig};
 pub use log::{LogConfig, LogFormat, LogLevel};
 pub use policies::PoliciesConfig;
 pub use store::StoreConfig;
-pub use targets::{JwtConfig, JwtType, ServerConfig, ServerTls, TargetConfig, TargetKind, aws};
+pub use targets::{
+    JwtConfig, JwtType, MysqlConfig, PostgresConfig, RedisConfig, ServerConfig, ServerTls,
+    TargetConfig, TargetKind, X509Config, aws,
+};
 
 use self::{files::Need, reader::Reader};
 use crate::{

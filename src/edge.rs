@@ -75,13 +75,20 @@ pub trait Exchanges: fmt::Debug + Send + Sync {
 /// Duties:
 ///
 /// 1. INVARIANT(publish-before-sign): `jwks` holds every key that signs within the returned maximum age;
-/// 2. public members only.
+/// 2. public members only;
+/// 3. a trust bundle holds every CA of its target that signs within the returned maximum age, and no other target's.
 pub trait Published: fmt::Debug + Send + Sync {
     /// The JWK Set (RFC 7517 section 5) at `now`, and for how long it may be cached.
     fn jwks(&self, now: Instant) -> (Bytes, Duration);
 
     /// The `alg` names that we sign with, `ES256` first.
     fn algorithms(&self) -> Vec<&'static str>;
+
+    /// The trust bundle of `target` at `now` as PEM (RFC 7468), and for how long it may be cached. `None`: it has none.
+    fn bundle(&self, target: &str, now: Instant) -> Option<(Bytes, Duration)>;
+
+    /// Whether any target has a trust bundle.
+    fn has_bundles(&self) -> bool;
 }
 
 /// Something behind a seam could not answer now. For the operator; the caller only sees 503.
@@ -299,6 +306,7 @@ pub fn router(surface: Surface) -> Router {
         .route(&at("/revoke"), post(revoke::revoke))
         .route(&at("/authorize"), get(discovery::no_authorization))
         .route(&at("/jwks"), get(discovery::jwks))
+        .route(&at("/ca/{*bundle}"), get(discovery::bundle))
         .route(&at("/.well-known/openid-configuration"), get(discovery::metadata))
         .route(&at("/.well-known/oauth-authorization-server"), get(discovery::metadata))
         .route(&at("/ledger/checkpoint"), get(log::checkpoint))

@@ -10,8 +10,8 @@ use crate::{
     grant::{Grant, Narrowing, Replay},
     id::{ExchangeId, LeaseId},
     ledger::{
-        self, Change, Commit, Event, Granted, LeaseState, NotRecorded, Proposal, Receipt, Refused,
-        Spend,
+        self, Change, Commit, Committed, Event, Granted, LeaseState, NotRecorded, Proposal,
+        Receipt, Refused, Spend,
         facts::Facts,
         rollup::{Rollup, Stranger},
     },
@@ -47,6 +47,8 @@ pub struct ExchangeRequest {
     pub wants: Wants,
     /// What the caller wants the credential narrowed to, where its protocol can say so.
     pub narrowing: Option<Narrowing>,
+    /// `csr`: a certificate request, for targets that take one; not read yet.
+    pub csr: Option<String>,
     /// The caller's address, behind configured proxies the one that they vouch for.
     pub source: IpAddr,
 }
@@ -135,14 +137,18 @@ impl Exchange {
         actor::check(subject, actor.as_ref())?;
         let permit = permitted(scene.policies.decide(subject, &request.wants, now))?;
         let minter = minter_of(scene, &permit.grant)?;
-        let behind =
-            Behind { exchange_id: request.exchange_id, subject, actor: actor.as_ref(), now };
-        let unmade =
-            |error| Refusal::Mint { target: permit.grant.target.clone(), error, unspent: true };
-        let mut prepared = minter.prepare(&permit.grant, behind).map_err(unmade)?;
-        if let Some(narrowing) = &request.narrowing {
-            prepared.plan.narrow(narrowing).map_err(unmade)?;
+        let csr = request.csr.as_deref();
+        if csr.is_some() && !minter.takes_csr() {
+            return Err(Refusal::BadRequest("`csr` is for targets of kind `x509`".to_owned()));
         }
+        let behind =
+            Behind { exchange_id: request.exchange_id, subject, actor: actor.as_ref(), now, csr };
+        let prepared = minter.prepare(&permit.grant, behind).and_then(|mut prepared| {
+            let narrowing = request.narrowing.as_ref();
+            narrowing.map_or(Ok(()), |narrowing| prepared.plan.narrow(narrowing))?;
+            Ok(prepared)
+        });
+        let prepared = prepared.map_err(|error| not_prepared(error, &permit.grant))?;
         token_type::must_issue(request.requested_token_type, &prepared.plan)?;
         let proposal = proposal(request, &permit, behind, &prepared);
         self.carry_out(minter, permit.grant, request.exchange_id, proposal, prepared).await
@@ -172,7 +178,12 @@ impl Exchange {
             let made = minter.mint(recorded).await;
             // A grant without outside effects that was minted needs no further word.
             if outside || made.is_err() {
-                conclude(ledger.as_ref(), exchange_id, outcome_of(&made), opened).await?;
+                let overtaken =
+                    conclude(ledger.as_ref(), exchange_id, outcome_of(&made), opened).await?;
+                if overtaken && made.is_ok() {
+                    let reason = "its lease was revoked while it was made".to_owned();
+                    return Err(not_minted(MintError::Unknown(reason), grant));
+                }
             }
             match made {
                 Ok(credential) => Ok(Issued { credential, receipt, kind }),
@@ -316,6 +327,14 @@ fn not_recorded(reason: NotRecorded, grant: Grant) -> Refusal {
     }
 }
 
+/// What the caller sent is told back in our words; everything else is the target's.
+fn not_prepared(error: MintError, grant: &Grant) -> Refusal {
+    if let MintError::Request(words) = error {
+        return Refusal::BadRequest(words);
+    }
+    Refusal::Mint { target: grant.target.clone(), error, unspent: true }
+}
+
 fn not_minted(error: MintError, grant: Grant) -> Refusal {
     let unspent = grant.replay == Replay::Reusable || is_certain(&error);
     Refusal::Mint { target: grant.target, error, unspent }
@@ -328,6 +347,8 @@ const fn is_certain(error: &MintError) -> bool {
         | MintError::Actors(_)
         | MintError::NoKey(_)
         | MintError::Unsuited(..)
+        | MintError::NoName(_)
+        | MintError::Request(_)
         | MintError::Busy(_)
         | MintError::Refused(_) => true,
         MintError::Unknown(_) | MintError::Internal(_) => false,
@@ -349,19 +370,19 @@ fn outcome_of(made: &Result<Credential, MintError>) -> (&'static str, LeaseState
 }
 
 /// Writes down how a grant ended. One that is void releases its spend and its lease in the same transaction. A credential whose
-/// conclusion can't be written is withheld.
+/// conclusion can't be written is withheld. `true`: the lease was revoked meanwhile.
 async fn conclude(
     ledger: &dyn Commit,
     exchange_id: ExchangeId,
     (outcome, state): (&'static str, LeaseState),
     opened: Opened,
-) -> Result<(), Refusal> {
+) -> Result<bool, Refusal> {
     let event = Event::Concluded { exchange_id, outcome };
     let change = Change::Concluded {
         release: opened.spend.filter(|_| state == LeaseState::Void),
         lease: opened.lease.map(|id| (id, state)),
     };
     let proposal = Proposal { change: Some(change), ..Proposal::of(event) };
-    ledger.commit(proposal).await.map_err(Refusal::Ledger)?;
-    Ok(())
+    let concluded = ledger.commit(proposal).await.map_err(Refusal::Ledger)?;
+    Ok(matches!(concluded, Committed::Overtaken(_)))
 }

@@ -5,13 +5,18 @@ use std::{fmt, time::Duration};
 use async_trait::async_trait;
 use thiserror::Error;
 
-use crate::{clock::Instant, ledger::Event, protector::ProtectError, subject::Algorithm};
+use crate::{
+    clock::Instant, grant::TargetName, ledger::Event, protector::ProtectError, subject::Algorithm,
+};
 
+pub mod authority;
+pub mod certificate;
 pub mod keyring;
 pub mod own;
 pub mod ring;
 pub mod rotator;
 pub mod schedule;
+pub mod schedules;
 pub mod signing;
 
 /// Where a key is in its life (design section 2: prepare → promote → retire → prune; withdraw when it leaked).
@@ -29,11 +34,34 @@ pub enum Phase {
     Withdrawn,
 }
 
+/// What a key is for. No key has two purposes: what is signed for one can't be passed off as the other (cross-protocol use),
+/// and what one target's servers believe is nothing to another's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Purpose {
+    /// Tokens of ours, which everyone verifies by our JWK Set.
+    Tokens,
+    /// Client certificates of this target, which its servers verify by its trust bundle.
+    Certificates(TargetName),
+}
+
+impl Purpose {
+    /// What a key of `algorithm` is called in the ledger: `ES256`, `ES256 ca:postgres-cert/orders`.
+    #[must_use]
+    pub fn label(&self, algorithm: Algorithm) -> String {
+        match self {
+            Self::Tokens => algorithm.as_str().to_owned(),
+            Self::Certificates(target) => format!("{algorithm} ca:{target}"),
+        }
+    }
+}
+
 /// One key's public record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRecord {
     /// RFC 7638 thumbprint.
     pub kid: String,
+    /// What it is for.
+    pub purpose: Purpose,
     /// What it signs with.
     pub algorithm: Algorithm,
     /// Where it is in its life.
@@ -215,6 +243,9 @@ pub enum KeysError {
         /// What happened. Never key material.
         reason: &'static str,
     },
+    /// No CA for this target.
+    #[error("target `{0}` gets no certificates")]
+    NoAuthority(TargetName),
     /// A step that wants a new key was given none.
     #[error("a prepared key is wanted for `{0}`")]
     NoKey(Algorithm),

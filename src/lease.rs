@@ -9,6 +9,7 @@ use thiserror::Error;
 use crate::grant::TargetName;
 
 pub mod ending;
+mod orphans;
 pub mod reaper;
 pub mod select;
 mod tries;
@@ -30,6 +31,9 @@ pub enum RevokeError {
     /// The target can't be reached: nothing is wrong with the lease.
     #[error("the target can't be reached: {0}")]
     Unreachable(String),
+    /// It was begun, and there is no answer: the target may be gone, or this object hangs.
+    #[error("no answer: {0}")]
+    Lost(String),
     /// The target is there, and this object can't be ended.
     #[error("it can't be ended: {0}")]
     Failed(String),

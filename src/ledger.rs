@@ -97,7 +97,7 @@ pub enum Event {
         /// Who asked for it, where somebody did.
         by: Option<Operator>,
     },
-    /// Something at a target carries our mark and has no lease: it was ended (threat B03).
+    /// Something at a target carries our mark and has no lease: it is ended next (threat B03).
     Orphan {
         /// Where.
         target: TargetName,
@@ -420,6 +420,8 @@ pub enum Committed {
     AlreadySpent(Receipt),
     /// A block applies; the entry is a refusal's.
     Blocked(Receipt, BlockId),
+    /// Entry and change are durable, but the lease did not take the step: it is being ended, or has ended.
+    Overtaken(Receipt),
     /// The compare-and-swap found another epoch; there is no entry.
     Stale {
         /// The epoch that stands.
@@ -455,7 +457,8 @@ pub enum CommitError {
 /// 2. exactly one of many simultaneous spenders of one (issuer, token, target, role) gets `Durable`;
 /// 3. indexes have no gap and no duplicate, and ledger time never goes back;
 /// 4. a conflict of one proposal never fails another one of its batch;
-/// 5. after a failed flush nothing is ever `Durable` again.
+/// 5. after a failed flush nothing is ever `Durable` again;
+/// 6. a step of a lease that may not follow where it stands is not taken, and is [`Committed::Overtaken`].
 #[async_trait]
 pub trait Commit: fmt::Debug + Send + Sync {
     /// Waits until `proposal` is durable, or known not to be.
@@ -546,6 +549,10 @@ pub async fn record<P>(
         Ok(Committed::Blocked(_, id)) => Err(NotRecorded::Blocked(id)),
         Ok(Committed::Stale { found }) => {
             Err(NotRecorded::Failed(CommitError::Stopped(format!("unexpected epoch {found}"))))
+        }
+        Ok(Committed::Overtaken(_)) => {
+            let reason = "a lease had ended before it was opened".to_owned();
+            Err(NotRecorded::Failed(CommitError::Stopped(reason)))
         }
         Err(error) => Err(NotRecorded::Failed(error)),
     }

@@ -6,11 +6,14 @@
 pub mod chance;
 pub mod clock;
 pub mod id;
+pub mod json;
 pub mod secret;
+pub mod web;
 
 pub mod edge;
 pub mod exchange;
 pub mod grant;
+pub mod holder;
 pub mod lease;
 pub mod ledger;
 pub mod mint;
@@ -25,6 +28,7 @@ pub mod store;
 
 pub mod app;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod sandbox;
 pub mod telemetry;

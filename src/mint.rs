@@ -28,8 +28,14 @@ pub mod gate;
 pub mod jwt;
 mod lifetime;
 pub mod login;
+pub mod mysql;
 pub mod name;
+pub mod postgres;
+pub mod reach;
+pub mod redis;
 mod signed;
+pub mod sql;
+pub mod x509;
 
 pub use signed::JwtPlan;
 
@@ -44,6 +50,8 @@ pub struct Behind<'a> {
     pub actor: Option<&'a VerifiedSubject>,
     /// The instant of the exchange.
     pub now: Instant,
+    /// The certificate request that the caller sent (`csr`), unread: only targets that take one look at it.
+    pub csr: Option<&'a str>,
 }
 
 /// Everything that will be true of a credential, fixed before the commit.
@@ -72,6 +80,8 @@ pub enum Plan {
     Aws(Box<aws::AwsPlan>),
     /// A login at a server: name and password are final, nothing of it exists yet.
     Login(Box<login::Login>),
+    /// A certificate of a CA of ours: every byte is final, only the signature is missing.
+    X509(Box<x509::CertificatePlan>),
 }
 
 impl Plan {
@@ -82,6 +92,7 @@ impl Plan {
             Self::Jwt(_) => "jwt",
             Self::Aws(_) => "aws",
             Self::Login(login) => login.kind,
+            Self::X509(_) => "x509",
         }
     }
 
@@ -89,7 +100,7 @@ impl Plan {
     #[must_use]
     pub const fn is_outside(&self) -> bool {
         match self {
-            Self::Jwt(_) => false,
+            Self::Jwt(_) | Self::X509(_) => false,
             Self::Aws(_) | Self::Login(_) => true,
         }
     }
@@ -101,7 +112,7 @@ impl Plan {
     pub fn narrow(&mut self, by: &Narrowing) -> Result<(), MintError> {
         match self {
             Self::Aws(plan) => plan.narrow(by),
-            Self::Jwt(_) | Self::Login(_) => {
+            Self::Jwt(_) | Self::Login(_) | Self::X509(_) => {
                 let reason = format!("a {} has no session policy", self.kind());
                 Err(MintError::Unsuited(Unsuited::Narrowing, reason))
             }
@@ -118,6 +129,7 @@ impl Plan {
                 aws::How::Ambient { .. } => None,
             },
             Self::Login(_) => None,
+            Self::X509(plan) => Some((plan.digest, &plan.kid)),
         }
     }
 }
@@ -163,6 +175,12 @@ pub enum MintError {
     /// This request, or this token, can't have it, for certain; another one may.
     #[error("{0}: {1}")]
     Unsuited(Unsuited, String),
+    /// What the caller sent for this target can't be used. The words are ours, and the caller sees them.
+    #[error("{0}")]
+    Request(String),
+    /// The subject lacks what its name at the target is made of (INVARIANT(closed-by-absence)).
+    #[error("no name at the target: {0}")]
+    NoName(String),
     /// The target did not answer of late: nothing was tried. Try again after so long.
     #[error("the target does not answer: it is tried again in {} s", .0.as_secs())]
     Busy(Duration),
@@ -203,6 +221,11 @@ pub enum Unsuited {
 pub trait Minter: fmt::Debug + Send + Sync {
     /// How credentials of this target end.
     fn expiry(&self) -> Expiry;
+
+    /// Whether it looks at a certificate request. Elsewhere one is refused: what is ignored looks like what was accepted.
+    fn takes_csr(&self) -> bool {
+        false
+    }
 
     /// Fixes everything that will be true of the credential.
     ///

@@ -26,7 +26,7 @@ pub use cases::CaseResult;
 pub use compile::{Context, Source};
 use condition::Condition;
 pub use explain::{Explanation, Outcome};
-pub use load::{LoadError, Loaded, Policies};
+pub use load::{LoadError, Loaded};
 
 /// All rules and guardrails of one moment, compiled. Immutable: an exchange holds one from the decision to the entry
 /// (threat X11).

@@ -11,13 +11,13 @@ use crate::{clock::Instant, grant::IssuerName, secret::Secret};
 pub mod algorithm;
 pub mod compact;
 pub mod issuers;
-pub mod json;
 pub mod jwk;
 pub mod jws;
 pub mod key_source;
 pub mod provider;
 pub mod verify;
 
+pub use crate::json;
 pub use algorithm::Algorithm;
 pub use issuers::{Issuer, Issuers};
 pub use jwk::VerificationKey;

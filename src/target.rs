@@ -7,7 +7,15 @@ use std::{
 
 use thiserror::Error;
 
+pub mod mysql;
+pub mod redis;
+
 use crate::grant::{RoleName, TargetName};
+
+/// A value is not what the place takes: this is what was expected.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("expected {0}")]
+pub struct Unfit(pub &'static str);
 
 /// INVARIANT(honest-expiry): how the credentials of a target end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use cambio::{
         Existing, Mode,
         books::{self, Books},
         scene::{self, Means},
+        targets,
     },
     chance::{Chance, SystemChance},
     clock::{Clock, Instant, SystemClock},
@@ -64,7 +65,8 @@ impl Stage {
             known: KnownKeys::default(),
         };
         let adopted = scene::policies(&config, clock.now()).expect("policies");
-        let scene = scene::scene(&config, &means, adopted.set).expect("a scene");
+        let makers = targets::makers(&config, &means).expect("targets");
+        let scene = scene::scene(&config, &means, adopted.set, makers.minters).expect("a scene");
         let minter = scene.minters.find(&TargetName::from("jwt/orders")).expect("a minter");
         Self {
             minter: Arc::clone(minter),
@@ -107,7 +109,7 @@ impl Stage {
 
     pub fn behind<'a>(&self, subject: &'a VerifiedSubject, now: Instant) -> Behind<'a> {
         let exchange_id = ExchangeId::make(now, &*self.chance).expect("chance");
-        Behind { exchange_id, subject, actor: None, now }
+        Behind { exchange_id, subject, actor: None, now, csr: None }
     }
 
     pub async fn sign(&self, input: &[u8]) -> Vec<u8> {
@@ -125,7 +127,7 @@ impl Stage {
         let grant = self.grant(subject);
         let behind = self.behind(subject, now);
         let prepared = self.minter.prepare(&grant, behind).expect("prepared");
-        let cambio::mint::Plan::Jwt(plan) = prepared.plan;
+        let cambio::mint::Plan::Jwt(plan) = prepared.plan else { unreachable!("a JWT") };
         let profile = subject.profile();
         let event = Event::Granted(Granted {
             exchange_id: behind.exchange_id,

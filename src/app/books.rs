@@ -7,7 +7,7 @@ use crate::{
     chance::Chance,
     clock::Clock,
     config::{AnchorConfig, Config, ProtectorConfig, StoreConfig},
-    keys::{rotator::Rotator, schedule::Schedule},
+    keys::{rotator::Rotator, schedules::Schedules},
     ledger::{
         Commit,
         anchor::{self, Anchor, FileAnchor},
@@ -107,8 +107,9 @@ pub fn store_path(config: &Config) -> PathBuf {
 ///
 /// # Errors
 /// They contradict each other.
-pub fn schedule(config: &Config) -> Result<Schedule, StartError> {
-    Schedule::derive(config.terms()).map_err(|error| StartError::Keys(error.into()))
+pub fn schedules(config: &Config) -> Result<Schedules, StartError> {
+    let schedules = config.keys.schedules(&config.targets);
+    schedules.map_err(|error| StartError::Keys(error.into()))
 }
 
 /// The key protector that the configuration names.
@@ -134,8 +135,8 @@ async fn open_ring(
     let ledger: Arc<dyn Commit> = Arc::new(writer.clone());
     let journal = Arc::new(Journal::of(ledger, Arc::clone(reader)));
     let name = (config.ledger.origin.as_str(), config.environment.as_str());
-    let (schedule, protector) = (schedule(config)?, protector(config)?);
-    Ok(Rotator::start(name, schedule, journal, protector, Arc::clone(clock)).await?)
+    let (schedules, protector) = (schedules(config)?, protector(config)?);
+    Ok(Rotator::start(name, schedules, journal, protector, Arc::clone(clock)).await?)
 }
 
 /// The public half of the log's key stands in the store, so that `ledger verify` needs no KEK. The private half is in the ring.

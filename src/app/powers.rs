@@ -12,7 +12,7 @@ use crate::{
         Health, Power, PowerError, Powers,
         admin::{About, BlockRequest, ExplainRequest},
     },
-    grant::IssuerName,
+    grant::{IssuerName, TargetName},
     id::{BlockId, ExchangeId},
     keys::{KeyRecord, KeysError},
     ledger::{
@@ -38,7 +38,7 @@ impl Powers for State {
                 Ok(json!({ "reloaded": told }))
             }
             Power::ListKeys => Ok(self.list_keys()),
-            Power::RotateKeys => self.rotate(by).await,
+            Power::RotateKeys { target } => self.rotate(target, by).await,
             Power::WithdrawKey { kid, force } => self.withdraw(&kid, force, by).await,
             Power::ExportKeys { passphrase } => self.export(passphrase, by).await,
             Power::ListBlocks => self.list_blocks(),
@@ -76,7 +76,13 @@ impl State {
         json!({ "epoch": self.rotator.keyring().epoch(), "keys": keys })
     }
 
-    async fn rotate(&self, by: &Operator) -> Done {
+    async fn rotate(&self, target: Option<String>, by: &Operator) -> Done {
+        if let Some(target) = target {
+            self.note_admin(&format!("rotate CA of {target}"), by).await?;
+            let name = TargetName::from(target);
+            let kid = self.rotator.rotate_authority_now(&name, false).await.map_err(keys)?;
+            return Ok(json!({ "promoted": [{ "target": name, "kid": kid }] }));
+        }
         self.note_admin("rotate keys", by).await?;
         let mut promoted = Vec::new();
         for algorithm in self.rotator.keyring().schedule().algorithms() {
@@ -296,6 +302,7 @@ impl State {
             Committed::Durable(_) => Ok(()),
             other @ (Committed::AlreadySpent(_)
             | Committed::Blocked(..)
+            | Committed::Overtaken(_)
             | Committed::Stale { .. }) => {
                 Err(PowerError::Failed(format!("unexpected outcome {other:?}")))
             }
@@ -340,7 +347,7 @@ fn policy_of(entry: &Entry) -> Option<[u8; 32]> {
 fn key(record: &KeyRecord) -> Value {
     let at = |instant: Option<Instant>| instant.map(|instant| instant.to_string());
     json!({
-        "kid": record.kid, "algorithm": record.algorithm.as_str(), "phase": record.phase,
+        "kid": record.kid, "algorithm": record.purpose.label(record.algorithm), "phase": record.phase,
         "prepared_at": record.prepared_at.to_string(), "promoted_at": at(record.promoted_at),
         "retired_at": at(record.retired_at),
     })
@@ -350,7 +357,7 @@ fn key(record: &KeyRecord) -> Value {
 fn keys(error: KeysError) -> PowerError {
     let text = error.to_string();
     match error {
-        KeysError::NoSuchKey(_) => PowerError::NotFound(text),
+        KeysError::NoSuchKey(_) | KeysError::NoAuthority(_) => PowerError::NotFound(text),
         KeysError::NotAnnounced { .. } | KeysError::Phase { .. } | KeysError::Contended(_) => {
             PowerError::Conflict(text)
         }

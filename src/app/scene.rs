@@ -77,6 +77,26 @@ pub struct Adopted {
     pub warnings: Vec<String>,
 }
 
+/// Whatever of a configuration can be known to be wrong before a store is opened, or made: pinned keys.
+///
+/// # Errors
+/// An issuer can't be set up.
+pub fn preflight(config: &Config, mode: Mode, now: Instant) -> Result<(), SceneError> {
+    for issuer in &config.issuers {
+        let KeysFrom::Pinned { file } = &issuer.keys else { continue };
+        let refused = |reason| SceneError::Issuer { issuer: issuer.name.to_string(), reason };
+        pinned(file, mode, now).map_err(refused)?;
+    }
+    Ok(())
+}
+
+fn pinned(file: &PathBuf, mode: Mode, now: Instant) -> Result<Pinned, String> {
+    if mode == Mode::Serve {
+        refuse_sandbox_keys(file)?;
+    }
+    Pinned::load(file.clone(), now).map_err(text)
+}
+
 /// The verifier of the configured issuers. Nothing is fetched yet: one dead issuer neither stops the start nor slows another.
 ///
 /// # Errors
@@ -118,12 +138,7 @@ fn key_source(
         return Ok(Arc::new(OwnKeys::of(Arc::clone(&means.keyring))));
     }
     match &issuer.keys {
-        KeysFrom::Pinned { file } => {
-            if means.mode == Mode::Serve {
-                refuse_sandbox_keys(file)?;
-            }
-            Ok(Arc::new(Pinned::load(file.clone(), now).map_err(text)?))
-        }
+        KeysFrom::Pinned { file } => Ok(Arc::new(pinned(file, means.mode, now)?)),
         KeysFrom::Discovered(wanted) => {
             let discovered = DiscoveredConfig {
                 issuer: issuer.issuer.clone(),

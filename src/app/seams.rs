@@ -14,7 +14,12 @@ use crate::{
         Unavailable,
     },
     grant::TargetName,
-    keys::{Phase, keyring::Keyring, own::Introspector, schedule::in_phase},
+    keys::{
+        Phase,
+        keyring::Keyring,
+        own::Introspector,
+        schedule::{Schedule, in_phase},
+    },
     lease::{
         Trouble,
         ending::{Ending, EndingError},
@@ -39,6 +44,15 @@ impl Published for Keys {
 
     fn algorithms(&self) -> Vec<&'static str> {
         self.0.schedule().algorithms().iter().map(|algorithm| algorithm.as_str()).collect()
+    }
+
+    fn bundle(&self, target: &str, now: Instant) -> Option<(Bytes, Duration)> {
+        let published = self.0.bundle(&TargetName::from(target), now)?;
+        Some((Bytes::copy_from_slice(published.document.as_bytes()), published.max_age))
+    }
+
+    fn has_bundles(&self) -> bool {
+        !self.0.schedules().certificates().is_empty()
     }
 }
 
@@ -191,6 +205,7 @@ impl Health for State {
         let mut checks = vec![self.ledger_check(), self.clock_check(now), self.keys_check()];
         checks.push(self.anchors_check());
         checks.push(self.policies_check());
+        checks.extend(self.authority_checks());
         checks.extend(self.lease_checks(now));
         for issuer in self.exchange.scene.load().verifier.issuers().iter() {
             let state = issuer.keys.state();
@@ -231,9 +246,24 @@ impl State {
             None if keyring.ready() => {
                 format!("epoch {}, {} keys", keyring.epoch(), keyring.records().len())
             }
-            None => format!("epoch {}; {}", keyring.epoch(), paused(keyring)),
+            None => format!("epoch {}; {}", keyring.epoch(), paused(keyring, keyring.schedule())),
         };
         check("signing_key", keyring.ready(), true, detail)
+    }
+
+    /// One target without a CA that signs is a detail: exchanges for the others go on.
+    fn authority_checks(&self) -> Vec<Check> {
+        let keyring = self.rotator.keyring();
+        let told = keyring.schedules().certificates().iter().map(|(target, schedule)| {
+            let name = format!("ca:{target}");
+            match (keyring.authority(target), paused(keyring, schedule)) {
+                (Some(active), _) => {
+                    check(&name, true, false, format!("`{}` signs", active.key.key_id()))
+                }
+                (None, paused) => check(&name, false, false, paused),
+            }
+        });
+        told.collect()
     }
 
     fn anchors_check(&self) -> Check {
@@ -275,13 +305,14 @@ impl State {
 }
 
 /// Which algorithms have no key that signs, and when that ends on its own.
-fn paused(keyring: &Keyring) -> String {
-    let (records, schedule) = (keyring.records(), keyring.schedule());
+fn paused(keyring: &Keyring, schedule: &Schedule) -> String {
+    let (records, purpose) = (keyring.records(), schedule.purpose());
     let without = schedule
         .algorithms()
         .iter()
-        .filter(|algorithm| in_phase(&records, **algorithm, Phase::Active).is_none());
-    let told = without.map(|algorithm| match in_phase(&records, *algorithm, Phase::Prepared) {
+        .filter(|algorithm| in_phase(&records, purpose, **algorithm, Phase::Active).is_none());
+    let told = without.map(|it| (it, in_phase(&records, purpose, *it, Phase::Prepared)));
+    let told = told.map(|(algorithm, next)| match next {
         Some(next) => format!(
             "no {algorithm} key signs, the announced one may from {} on",
             schedule.announced_at(next)

@@ -7,7 +7,8 @@ use super::scene::{Means, SceneError};
 mod aws;
 
 use crate::{
-    config::{Config, JwtConfig, JwtType, TargetConfig, TargetKind},
+    chance::Chance,
+    config::{Config, JwtConfig, JwtType, TargetConfig, TargetKind, X509Config},
     grant::TargetName,
     keys::keyring::TokenType,
     lease::{Revoker, Revokers},
@@ -15,10 +16,17 @@ use crate::{
         Minter, Minters,
         examine::Examine,
         jwt::{JwtMinter, JwtTarget},
-        login::{LoginMinter, LoginTarget, Logins},
-        name::Names,
+        login::{LoginMinter, LoginTarget},
+        x509::{X509Minter, X509Target},
     },
 };
+
+mod servers;
+
+use servers::Server;
+
+/// What `cambio doctor` asks, by target.
+pub type Examiners = Vec<(TargetName, Arc<dyn Examine>)>;
 
 /// What makes credentials, and what ends those that must end.
 #[derive(Debug, Default)]
@@ -27,15 +35,12 @@ pub struct Makers {
     pub minters: Minters,
     /// Those with leases, by target.
     pub revokers: Revokers,
-    /// What `cambio doctor` asks.
-    pub examiners: Vec<(TargetName, Arc<dyn Examine>)>,
 }
 
 /// What serves one target.
 struct Made {
     minter: Arc<dyn Minter>,
     revoker: Option<Arc<dyn Revoker>>,
-    examiner: Option<Arc<dyn Examine>>,
 }
 
 /// The minters and revokers of the configured targets. Nothing is connected to yet: one dead target neither stops the start nor
@@ -44,33 +49,25 @@ struct Made {
 /// # Errors
 /// A target can't be served.
 pub fn makers(config: &Config, means: &Means) -> Result<Makers, SceneError> {
-    let (mut minters, mut revokers, mut examiners) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut minters, mut revokers) = (Vec::new(), Vec::new());
     for target in &config.targets {
         let made = match &target.kind {
             TargetKind::Jwt(jwt) | TargetKind::Cambio(jwt) => {
                 jwt_maker(config, target, jwt, means)?
             }
             TargetKind::Aws(aws) => aws::maker(config, target, aws, means)?,
+            TargetKind::Postgres(_) | TargetKind::Mysql(_) | TargetKind::Redis(_) => {
+                let server = servers::server(config, target, &means.chance)?.ok_or_else(|| {
+                    SceneError::Target(format!("`{}` has no server", target.name))
+                })?;
+                login_maker(config, target, server, means)
+            }
+            TargetKind::X509(x509) => x509_maker(config, target, x509, means)?,
         };
         minters.push((target.name.clone(), made.minter));
         revokers.extend(made.revoker.map(|revoker| (target.name.clone(), revoker)));
-        examiners.extend(made.examiner.map(|examiner| (target.name.clone(), examiner)));
     }
-    Ok(Makers { minters: Minters::of(minters), revokers: Revokers::of(revokers), examiners })
-}
-
-/// Who looks at one target, or why it can't be looked at.
-pub type Examined = Result<Arc<dyn Examine>, SceneError>;
-
-/// What `cambio doctor` asks the targets that can be looked at from outside the broker: no signing key is needed for it.
-#[must_use]
-pub fn examiners(config: &Config) -> Vec<(TargetName, Examined)> {
-    let one = |target: &TargetConfig| {
-        let TargetKind::Aws(aws) = &target.kind else { return None };
-        let examiner = aws::examiner(config, target, aws);
-        Some((target.name.clone(), examiner.map(|found| Arc::new(found) as Arc<dyn Examine>)))
-    };
-    config.targets.iter().filter_map(one).collect()
+    Ok(Makers { minters: Minters::of(minters), revokers: Revokers::of(revokers) })
 }
 
 /// Both kinds end in a JWT of ours: `cambio` is our own API, with our issuer as its audience.
@@ -95,31 +92,58 @@ fn jwt_maker(
     let (keyring, chance) = (Arc::clone(&means.keyring), Arc::clone(&means.chance));
     let minter = JwtMinter::of(target, keyring, chance)
         .map_err(|error| SceneError::Target(error.to_string()))?;
-    Ok(Made { minter: Arc::new(minter), revoker: None, examiner: None })
+    Ok(Made { minter: Arc::new(minter), revoker: None })
 }
 
-/// A target whose server has logins: `server` makes and ends them.
-#[expect(dead_code, reason = "the first kind of server comes next")]
-fn login_maker(
+/// Certificates of a CA that is the target's own.
+fn x509_maker(
     config: &Config,
     target: &TargetConfig,
-    (at_once, names): (u32, Names),
-    server: (Arc<dyn Logins>, Arc<dyn Examine>),
+    x509: &X509Config,
     means: &Means,
-) -> Made {
+) -> Result<Made, SceneError> {
+    let target = X509Target {
+        name: target.name.clone(),
+        issuer: config.issuer.as_str().to_owned(),
+        names: x509.names.clone(),
+        makes_keys: !x509.require_csr,
+        expiry: target.expiry(),
+        environment: config.environment.clone(),
+    };
+    let (keyring, chance) = (Arc::clone(&means.keyring), Arc::clone(&means.chance));
+    let minter = X509Minter::of(target, keyring, chance)
+        .map_err(|error| SceneError::Target(error.to_string()))?;
+    Ok(Made { minter: Arc::new(minter), revoker: None })
+}
+
+/// A target whose server has logins of its own.
+fn login_maker(config: &Config, target: &TargetConfig, server: Server, means: &Means) -> Made {
     let login = LoginTarget {
         name: target.name.clone(),
         kind: target.kind.as_str(),
         issuer: config.issuer.as_str().to_owned(),
-        names,
+        names: server.names,
         expiry: target.expiry(),
-        at_once: usize::try_from(at_once).unwrap_or(1),
+        at_once: usize::try_from(server.connections).unwrap_or(1),
     };
     let (clock, chance) = (Arc::clone(&means.clock), Arc::clone(&means.chance));
-    let minter = Arc::new(LoginMinter::of(login, server.0, clock, chance));
-    Made {
-        minter: Arc::clone(&minter) as Arc<dyn Minter>,
-        revoker: Some(minter),
-        examiner: Some(server.1),
+    let minter = Arc::new(LoginMinter::of(login, server.logins, clock, chance));
+    Made { minter: Arc::clone(&minter) as Arc<dyn Minter>, revoker: Some(minter) }
+}
+
+/// What `cambio doctor` asks the targets that can be asked. Nothing is connected to yet.
+///
+/// # Errors
+/// A target can't be set up.
+pub fn examiners(config: &Config, chance: &Arc<dyn Chance>) -> Result<Examiners, SceneError> {
+    let mut examiners = Vec::new();
+    for target in &config.targets {
+        if let TargetKind::Aws(aws) = &target.kind {
+            let examiner = aws::examiner(config, target, aws)?;
+            examiners.push((target.name.clone(), Arc::new(examiner) as Arc<dyn Examine>));
+        }
+        let server = servers::server(config, target, chance)?;
+        examiners.extend(server.map(|server| (target.name.clone(), server.examiner)));
     }
+    Ok(examiners)
 }

@@ -6,7 +6,11 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{Failure, Talk, render};
-use crate::config;
+use crate::{
+    app::{self, Mode},
+    clock::{Clock as _, SystemClock},
+    config,
+};
 
 /// The configuration.
 #[derive(Debug, Subcommand)]
@@ -37,6 +41,10 @@ fn check(file: &Path, talk: &mut Talk) -> Result<(), Failure> {
     };
     render::report(talk, &problems, &warnings, json!({}));
     let name = file.display();
+    if let Ok((config, _)) = config::Config::read(file) {
+        app::preflight(&config, Mode::Serve, SystemClock.now())
+            .map_err(|error| Failure::usage(format!("`{name}`: {error}")))?;
+    }
     if problems.is_empty() {
         talk.say(format_args!(
             "No problem in `{name}`: `cambio doctor` looks at policies, ledger and broker."

@@ -50,7 +50,7 @@ pub(super) async fn run(dev: Dev, talk: &mut Talk) -> Result<(), Failure> {
     let running = running.map_err(|error| serve::not_started(&error))?;
     stage.forget_key()?;
     let tour = Tour {
-        client: http::client(None)?,
+        client: http::client(&broker, None)?,
         sandbox: &sandbox,
         broker,
         socket: running.admin_socket(),

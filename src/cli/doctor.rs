@@ -1,6 +1,6 @@
 //! `cambio doctor`: what is wrong, from the configuration to the running broker.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -8,13 +8,11 @@ use serde_json::{Value, json};
 use super::{Exit, Failure, Talk, admin::Reach, policy, render, serve};
 use crate::{
     app,
+    chance::{Chance, SystemChance},
     config::{AnchorConfig, Config, TlsConfig},
     mint::examine::Verdict,
     store::Store,
 };
-
-/// How long one target may be looked at.
-const EXAMINE_LIMIT: Duration = Duration::from_secs(15);
 
 /// Look at a configuration, its files and the running broker, and say what is wrong
 ///
@@ -74,34 +72,6 @@ pub(super) async fn run(doctor: Doctor, talk: &mut Talk) -> Result<(), Failure> 
     findings.tell(talk)
 }
 
-/// Whether each target can be reached, and has what we need there.
-async fn targets(config: &Config, findings: &mut Findings) {
-    for (target, examiner) in app::targets::examiners(config) {
-        let name = format!("target:{target}");
-        let examiner = match examiner {
-            Ok(examiner) => examiner,
-            Err(error) => {
-                findings.add(&name, State::Bad(Exit::Usage), error.to_string());
-                continue;
-            }
-        };
-        let looked = tokio::time::timeout(EXAMINE_LIMIT, examiner.examine()).await;
-        let Ok(found) = looked else {
-            let detail = format!("no answer within {} s", EXAMINE_LIMIT.as_secs());
-            findings.add(&name, State::Bad(Exit::Unreachable), detail);
-            continue;
-        };
-        for it in found {
-            let state = match it.verdict {
-                Verdict::Good => State::Good,
-                Verdict::Unwise => State::Unwise,
-                Verdict::Bad => State::Bad(Exit::Unreachable),
-            };
-            findings.add(&name, state, it.detail);
-        }
-    }
-}
-
 fn files(config: &Config, findings: &mut Findings) {
     match policy::examine(config) {
         Ok(detail) => findings.good("policies", detail),
@@ -133,6 +103,33 @@ fn files(config: &Config, findings: &mut Findings) {
     }
 }
 
+/// What the targets say of us. They are asked from here: with the broker's configuration, whether it runs or not.
+async fn targets(config: &Config, findings: &mut Findings) {
+    let chance: Arc<dyn Chance> = Arc::new(SystemChance);
+    let examiners = match app::targets::examiners(config, &chance) {
+        Ok(examiners) => examiners,
+        Err(error) => {
+            return findings.add("targets", State::Bad(Exit::Usage), error.to_string());
+        }
+    };
+    for (target, examiner) in examiners {
+        let name = format!("target:{target}");
+        let Ok(found) = tokio::time::timeout(EXAMINED, examiner.examine()).await else {
+            let detail = format!("no answer within {} s", EXAMINED.as_secs());
+            findings.add(&name, State::Bad(Exit::Unreachable), detail);
+            continue;
+        };
+        for finding in found {
+            let state = match finding.verdict {
+                Verdict::Good => State::Good,
+                Verdict::Unwise => State::Unwise,
+                Verdict::Bad => State::Bad(Exit::Refused),
+            };
+            findings.add(&name, state, finding.detail);
+        }
+    }
+}
+
 /// What the running broker says of itself.
 async fn broker(reach: &Reach, findings: &mut Findings) {
     let status = match reach.call("status", json!({})).await {
@@ -156,6 +153,9 @@ async fn broker(reach: &Reach, findings: &mut Findings) {
         findings.add(&render::cell(check.get("name")), state, render::cell(check.get("detail")));
     }
 }
+
+/// How long one target may take to be looked at.
+const EXAMINED: Duration = Duration::from_secs(20);
 
 #[derive(Debug)]
 struct Findings(Vec<Finding>);

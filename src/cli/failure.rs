@@ -10,22 +10,23 @@ pub struct Failure {
     exit: Exit,
     message: String,
     hint: Option<String>,
+    told: bool,
 }
 
 impl Failure {
     /// It was refused, or a check failed: exit code 1.
     pub fn refused(message: impl fmt::Display) -> Self {
-        Self { exit: Exit::Refused, message: message.to_string(), hint: None }
+        Self { exit: Exit::Refused, message: message.to_string(), hint: None, told: false }
     }
 
     /// Wrong usage or a wrong configuration: exit code 2.
     pub fn usage(message: impl fmt::Display) -> Self {
-        Self { exit: Exit::Usage, message: message.to_string(), hint: None }
+        Self { exit: Exit::Usage, message: message.to_string(), hint: None, told: false }
     }
 
     /// Somebody who is needed could not be reached: exit code 3.
     pub fn unreachable(message: impl fmt::Display) -> Self {
-        Self { exit: Exit::Unreachable, message: message.to_string(), hint: None }
+        Self { exit: Exit::Unreachable, message: message.to_string(), hint: None, told: false }
     }
 
     /// The same, with what to do about it.
@@ -33,6 +34,28 @@ impl Failure {
     pub fn hint(mut self, hint: impl fmt::Display) -> Self {
         self.hint = Some(hint.to_string());
         self
+    }
+
+    /// The same, where stdout has said already what there is to say, to a program that reads stderr too.
+    #[must_use]
+    pub const fn told(mut self) -> Self {
+        self.told = true;
+        self
+    }
+
+    /// Whether nothing is left to say.
+    #[must_use]
+    pub const fn is_told(&self) -> bool {
+        self.told
+    }
+
+    /// The words, and what to do about it, on one line.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("{}; {hint}", self.message),
+            None => self.message.clone(),
+        }
     }
 
     /// The words, without the hint.

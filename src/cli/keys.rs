@@ -46,6 +46,10 @@ pub(super) struct List {
 
 #[derive(Debug, Args)]
 pub(super) struct Rotate {
+    /// The CA of this target of kind `x509`, in place of the keys for tokens
+    #[arg(long, value_name = "NAME")]
+    target: Option<String>,
+
     #[command(flatten)]
     why: Why,
 
@@ -94,8 +98,9 @@ pub(super) async fn run(keys: Keys, talk: &mut Talk) -> Result<(), Failure> {
             let answer = reach.call("keys/list", json!({})).await?;
             render::answer(talk, &answer);
         }
-        Keys::Rotate(Rotate { why, reach }) => {
-            let answer = reach.change("keys/rotate", why, json!({})).await?;
+        Keys::Rotate(Rotate { target, why, reach }) => {
+            let wanted = target.map_or_else(|| json!({}), |target| json!({ "target": target }));
+            let answer = reach.change("keys/rotate", why, wanted).await?;
             render::answer(talk, &answer);
         }
         Keys::Withdraw(Withdraw { kid, force, why, reach }) => {

@@ -11,6 +11,7 @@ use crate::{
     app::{self, Existing, Mode, StartError},
     clock::SystemClock,
     config::{Config, LogFormat, StoreConfig},
+    keys::KeysError,
     telemetry::{self, Collector, Format},
 };
 
@@ -70,6 +71,8 @@ pub(super) async fn run(serve: Serve) -> Result<(), Failure> {
 pub(super) fn not_started(error: &StartError) -> Failure {
     match error {
         StartError::Scene(_) | StartError::Tls(_) | StartError::Issuer(_) => Failure::usage(error),
+        // A key-encryption key that is not there, or not the one that the ring was closed with.
+        StartError::Keys(KeysError::Protect(_)) => Failure::usage(error),
         StartError::Ledger(_) | StartError::Keys(_) | StartError::Listen { .. } => {
             Failure::unreachable(error)
         }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 mod keys_from;
+mod providers;
 
 pub use keys_from::{Discovered, KeysFrom};
 
@@ -12,7 +13,6 @@ use crate::{
     subject::{
         Algorithm, MAXIMUM_LEEWAY, Preset,
         issuers::{IssuerUrl, IssuerUrlError},
-        provider,
     },
     yaml::{Field, Fields, Node, Place, Shape},
 };
@@ -42,48 +42,6 @@ pub struct IssuerConfig {
     pub accepted_types: BTreeSet<String>,
 }
 
-/// What a kind of issuer starts from.
-struct Defaults {
-    provider: &'static str,
-    issuer: Option<&'static str>,
-    maximum_lifetime: Duration,
-    accepted_types: &'static [&'static str],
-}
-
-/// Lifetimes are the provider's own, with room: GitHub's tokens live for 5 minutes, GitLab's and a pod's for an hour by default.
-static DEFAULTS: &[Defaults] = &[
-    Defaults {
-        provider: "github",
-        issuer: Some("https://token.actions.githubusercontent.com"),
-        maximum_lifetime: Duration::from_mins(15),
-        accepted_types: &["JWT"],
-    },
-    Defaults {
-        provider: "gitlab",
-        issuer: Some("https://gitlab.com"),
-        maximum_lifetime: Duration::from_hours(1),
-        accepted_types: &["JWT"],
-    },
-    Defaults {
-        provider: "kubernetes",
-        issuer: None,
-        maximum_lifetime: Duration::from_hours(1),
-        accepted_types: &["JWT"],
-    },
-    Defaults {
-        provider: "cambio",
-        issuer: None,
-        maximum_lifetime: Duration::from_hours(1),
-        accepted_types: &["JWT", "at+jwt"],
-    },
-    Defaults {
-        provider: "generic",
-        issuer: None,
-        maximum_lifetime: Duration::from_hours(1),
-        accepted_types: &["JWT"],
-    },
-];
-
 const DEFAULT_LEEWAY: Duration = Duration::from_secs(30);
 /// A subject token that lives longer than this says for itself how old it may be.
 const LONG: Duration = Duration::from_hours(1);
@@ -110,17 +68,11 @@ pub(super) static ISSUER: Fields = Fields {
         Field::required(
             "provider",
             "The kind of issuer, whose claims we know",
-            Shape::Choice(&[
-                ("github", "GitHub Actions"),
-                ("gitlab", "GitLab CI"),
-                ("kubernetes", "service-account tokens of a cluster"),
-                ("cambio", "another Cambio"),
-                ("generic", "any other: nothing is known of its claims"),
-            ]),
+            providers::PROVIDER,
         ),
         Field::optional(
             "issuer",
-            "The exact `iss`, https. Default: `https://token.actions.githubusercontent.com` for github, `https://gitlab.com` for gitlab; required for the others",
+            "The exact `iss`, https. Default: the one public installation, where a platform has one (docs/issuers.md); required for the others",
             Shape::Text,
         ),
         Field::required(
@@ -130,12 +82,12 @@ pub(super) static ISSUER: Fields = Fields {
         ),
         Field::optional(
             "keys",
-            "Where its keys come from: `discovered` or `pinned`. Default: `discovered: {}`",
+            "Where its keys come from: `discovered` or `pinned`. Default: `discovered: {}`, at the place that the provider is known for",
             Shape::Map(&keys_from::KEYS),
         ),
         Field::optional(
             "algorithms",
-            "What it may sign with. Default: `[RS256]`",
+            "What it may sign with. Default: what the provider signs with, `[RS256]` for most (docs/issuers.md)",
             Shape::List(
                 &Shape::Choice(&[
                     ("RS256", "RSASSA-PKCS1-v1_5 with SHA-256"),
@@ -159,17 +111,17 @@ pub(super) static ISSUER: Fields = Fields {
         ),
         Field::optional(
             "maximum_lifetime",
-            "The longest accepted `exp − iat`. At most `2d`; above `1h` it wants a `maximum_age`. Default: `15m` for github, `1h` for the others",
+            "The longest accepted `exp − iat`. At most `2d`; above `1h` it wants a `maximum_age`. Default: the provider's own, with room (docs/issuers.md); `1h` where that is not known",
             Shape::Duration,
         ),
         Field::optional(
             "maximum_age",
-            "The longest accepted `now − iat`, for tokens that live long. Default: `maximum_lifetime` alone",
+            "The longest accepted `now − iat`, for tokens that live long. Default: that of the provider (docs/issuers.md), or `maximum_lifetime` alone",
             Shape::Duration,
         ),
         Field::optional(
             "accepted_types",
-            "Accepted `typ` headers besides an absent one. Default: `[JWT]`; for cambio `[JWT, at+jwt]`",
+            "Accepted `typ` headers besides an absent one. Default: `[JWT]`; for cambio `[JWT, at+jwt]`, for spiffe `[JWT, JOSE]`",
             Shape::List(&Shape::Text, 1),
         ),
     ],
@@ -220,18 +172,17 @@ fn clash(reader: &mut Reader<'_>, node: &Node, new: &IssuerConfig, seen: &[(Plac
 
 fn issuer(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Option<IssuerConfig> {
     let name = name(reader, node);
-    let defaults = text(node, "provider")
-        .and_then(|(found, _)| DEFAULTS.iter().find(|defaults| defaults.provider == found));
-    let url = url(reader, node, defaults, ours);
-    let audience = audience(reader, node, defaults, url.as_ref());
-    let keys = keys_from::read(reader, node);
+    let preset = providers::preset(node);
+    let url = url(reader, node, preset, ours);
+    let audience = audience(reader, node, preset, url.as_ref());
+    let shape =
+        preset.zip(url.as_ref()).and_then(|(preset, url)| preset.platform.shape_of(url.as_str()));
+    let keys = keys_from::read(reader, node, shape);
     let listed = texts(node, "algorithms");
     let mut algorithms: BTreeSet<Algorithm> =
         listed.iter().filter_map(|(found, _)| found.parse().ok()).collect();
     if listed.is_empty() {
-        // What platforms sign with; and what we sign with.
-        let ours = defaults.is_some_and(|defaults| defaults.provider == "cambio");
-        algorithms.insert(if ours { Algorithm::ES256 } else { Algorithm::RS256 });
+        algorithms.extend(preset.map(|preset| preset.platform.algorithms).unwrap_or_default());
     }
     let leeway = reader.duration(
         Some(node),
@@ -240,16 +191,17 @@ fn issuer(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Opt
         Duration::from_secs(1)..=MAXIMUM_LEEWAY,
         "spent tokens are remembered for `1m` past their end, so no clock may be off by more",
     );
-    let (maximum_lifetime, maximum_age) = ages(reader, node, defaults);
+    let (maximum_lifetime, maximum_age) = ages(reader, node, preset);
     let mut accepted_types: BTreeSet<String> =
         texts(node, "accepted_types").into_iter().map(|(found, _)| found.to_owned()).collect();
-    let defaults = defaults?;
+    let preset = preset?;
     if accepted_types.is_empty() {
-        accepted_types = defaults.accepted_types.iter().map(|&known| known.to_owned()).collect();
+        let known = preset.platform.accepted_types;
+        accepted_types = known.iter().map(|&known| known.to_owned()).collect();
     }
     Some(IssuerConfig {
         name: name?,
-        preset: provider::find(defaults.provider)?,
+        preset,
         issuer: url?,
         audience: audience?,
         keys: keys?,
@@ -278,26 +230,29 @@ fn name(reader: &mut Reader<'_>, node: &Node) -> Option<IssuerName> {
 fn url(
     reader: &mut Reader<'_>,
     node: &Node,
-    defaults: Option<&Defaults>,
+    preset: Option<&'static Preset>,
     ours: Option<&IssuerUrl>,
 ) -> Option<IssuerUrl> {
     let Some((found, at)) = text(node, "issuer") else {
-        let defaults = defaults?;
-        if node.find("issuer").is_none() && defaults.issuer.is_none() {
-            let message =
-                format!("`issuer` is missing in an issuer of provider `{}`", defaults.provider);
+        let preset = preset?;
+        let known = preset.platform.default_url;
+        if node.find("issuer").is_none() && known.is_none() {
+            let message = format!("`issuer` is missing in an issuer of provider `{}`", preset.name);
             reader.refuse(node.place, message, "write the exact `iss` of its tokens");
         }
-        return defaults.issuer.and_then(|known| known.parse().ok());
+        return known.and_then(|known| known.parse().ok());
     };
     let hint = "write it exactly as the tokens do: https, host, path";
     let url = parse_url(reader, at, "issuer", found, hint)?;
     // Threat X06: delegation is asked for by name. What a token of ours buys never outlives it (`mint/jwt`).
-    let delegation = defaults.is_some_and(|defaults| defaults.provider == "cambio");
+    let delegation = preset.is_some_and(|preset| preset.name == "cambio");
     if Some(&url) == ours && !delegation {
         let hint = "our own tokens are subject tokens under `provider: cambio` alone, and by explicit rules";
         reader.refuse(at.place, format!("issuer `{url}` is our own"), hint);
         return None;
+    }
+    if let Some(preset) = preset {
+        providers::check_url(reader, at, url.as_str(), preset);
     }
     Some(url)
 }
@@ -320,7 +275,7 @@ pub(super) fn parse_url(
 fn audience(
     reader: &mut Reader<'_>,
     node: &Node,
-    defaults: Option<&Defaults>,
+    preset: Option<&'static Preset>,
     url: Option<&IssuerUrl>,
 ) -> Option<String> {
     let (found, at) = text(node, "audience")?;
@@ -332,14 +287,14 @@ fn audience(
         reader.refuse(at.place, message, "our own issuer URL is a good choice");
         return None;
     }
+    let Some(preset) = preset else { return Some(found.to_owned()) };
+    if preset.platform.has_fixed_audience() {
+        providers::check_audience(reader, at, found, preset);
+        return Some(found.to_owned());
+    }
     // Every pod holds a token for its API server, every GitHub job can have one for its owner: neither was made for us.
-    let provider = defaults.map_or("generic", |defaults| defaults.provider);
-    let of_platform = match provider {
-        "kubernetes" => url.is_some_and(|url| url.as_str() == found),
-        "github" => found.starts_with("https://github.com/"),
-        _ => false,
-    };
-    if of_platform || AMBIENT_AUDIENCES.contains(&found) {
+    let of_cluster = preset.name == "kubernetes" && url.is_some_and(|url| url.as_str() == found);
+    if of_cluster || preset.platform.is_unasked(found) || AMBIENT_AUDIENCES.contains(&found) {
         let message = format!("`audience` is `{found}`: tokens with it are made for somebody else");
         reader.refuse(
             at.place,
@@ -353,12 +308,12 @@ fn audience(
 fn ages(
     reader: &mut Reader<'_>,
     node: &Node,
-    defaults: Option<&Defaults>,
+    preset: Option<&'static Preset>,
 ) -> (Duration, Option<Duration>) {
     let lifetime = reader.duration(
         Some(node),
         "maximum_lifetime",
-        defaults.map_or(LONG, |defaults| defaults.maximum_lifetime),
+        preset.map_or(LONG, |preset| preset.platform.maximum_lifetime),
         Duration::from_secs(1)..=LONGEST_LIFETIME,
         "a subject token that lives for days is a password",
     );
@@ -375,7 +330,8 @@ fn ages(
                 "say with `maximum_age` how old a token may be when it is used",
             );
         }
-        return (lifetime, None);
+        let known = preset.and_then(|preset| preset.platform.maximum_age);
+        return (lifetime, known.map(|age| age.min(lifetime)));
     };
     let age = at.duration();
     if let Some(age) = age

@@ -4,11 +4,15 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{
     files::Need,
-    reader::{Reader, length},
+    reader::{Reader, length, text},
     targets::TargetConfig,
 };
 use crate::{
-    keys::schedule::{Schedule, ScheduleError, Terms},
+    keys::{
+        Purpose, authority,
+        schedule::{Schedule, ScheduleError, Terms},
+        schedules::Schedules,
+    },
     subject::{Algorithm, MAXIMUM_LEEWAY},
     yaml::{Field, Fields, Node, Shape},
 };
@@ -122,6 +126,7 @@ pub(super) fn rotates(reader: &mut Reader<'_>, keys: &KeysConfig, targets: &[Tar
     if targets.is_empty() {
         return;
     }
+    authorities_rotate(reader, keys, targets);
     let Some(map) = reader.section("keys") else { return };
     let Err(error) = Schedule::derive(keys.terms(targets)) else { return };
     let place = map.find("sign_for").or_else(|| map.find("verifier_cache"));
@@ -146,7 +151,51 @@ pub(super) fn rotates(reader: &mut Reader<'_>, keys: &KeysConfig, targets: &[Tar
     }
 }
 
+/// The same for the CA of each target that gets certificates.
+fn authorities_rotate(reader: &mut Reader<'_>, keys: &KeysConfig, targets: &[TargetConfig]) {
+    let Some(section) = reader.section("targets") else { return };
+    for target in targets {
+        let Some((purpose, terms)) = keys.authority_terms(target) else { continue };
+        let Err(error) = Schedule::of(purpose, terms) else { continue };
+        let named =
+            |node: &&Node| text(node, "name").is_some_and(|(it, _)| it == target.name.as_str());
+        let Some(node) = section.elements().iter().find(named) else { continue };
+        let place = node.find("sign_for").or_else(|| node.find("bundle_cache"));
+        let place = place.map_or(node.place, |at| at.place);
+        let hint =
+            "raise `sign_for`, or let servers fetch the bundle more often and lower `bundle_cache`";
+        reader.refuse(place, error.to_string(), hint);
+    }
+}
+
 impl KeysConfig {
+    /// The waits of all our keys, for `targets`.
+    ///
+    /// # Errors
+    /// They contradict each other; a configuration that was read has none that do.
+    pub fn schedules(&self, targets: &[TargetConfig]) -> Result<Schedules, ScheduleError> {
+        let certificates = targets.iter().filter_map(|target| self.authority_terms(target));
+        let certificates = certificates.map(|(purpose, terms)| Schedule::of(purpose, terms));
+        let certificates: Vec<_> = certificates.collect::<Result<_, _>>()?;
+        Ok(Schedules::of(Schedule::derive(self.terms(targets))?, certificates))
+    }
+
+    /// What the rotation of the CA of `target` is derived from, if it gets certificates.
+    #[must_use]
+    pub fn authority_terms(&self, target: &TargetConfig) -> Option<(Purpose, Terms)> {
+        let x509 = target.kind.x509()?;
+        let terms = Terms {
+            algorithms: [authority::ALGORITHM].into(),
+            sign_for: x509.sign_for,
+            jwks_max_age: self.jwks_max_age,
+            longest_lifetime: target.ceiling,
+            leeway: MAXIMUM_LEEWAY,
+            verifier_cache: x509.bundle_cache,
+            replica_delay: Terms::REPLICA_DELAY,
+        };
+        Some((Purpose::Certificates(target.name.clone()), terms))
+    }
+
     /// What the rotation is derived from: these settings, and what `targets` sign with and for how long.
     #[must_use]
     pub fn terms(&self, targets: &[TargetConfig]) -> Terms {

@@ -3,25 +3,10 @@
 use super::reader::Reader;
 use crate::yaml::{Node, Place, Problem};
 
-const TARGETS: &[&str] =
-    &["gcp", "azure", "github", "kubernetes", "postgres", "mysql", "redis", "ssh", "x509"];
+const TARGETS: &[&str] = &["gcp", "azure", "github", "kubernetes", "ssh"];
 const STORES: &[&str] = &["postgres", "mysql"];
 const ANCHORS: &[&str] = &["witness", "object_store"];
 const PROTECTORS: &[&str] = &["aws_kms", "gcp_kms", "azure_key_vault", "pkcs11", "vault"];
-const PROVIDERS: &[&str] = &[
-    "aws",
-    "azure",
-    "azure_devops",
-    "bitbucket",
-    "buildkite",
-    "circleci",
-    "forgejo",
-    "google",
-    "spiffe",
-    "terraform",
-    "vercel",
-];
-
 /// Puts what is known of absent features in the place of what the shape says of unknown words.
 pub(super) fn replace(reader: &mut Reader<'_>) {
     let absent = |what: &str, word: &str, has: &str| {
@@ -32,14 +17,8 @@ pub(super) fn replace(reader: &mut Reader<'_>) {
     };
     for target in reader.section("targets").map(Node::elements).unwrap_or_default() {
         if let Some((word, place)) = value_among(target, "kind", TARGETS) {
-            put(reader, &[place], absent("target kind", word, "`jwt`, `cambio` and `aws`"));
-        }
-    }
-    for issuer in reader.section("issuers").map(Node::elements).unwrap_or_default() {
-        if let Some((word, place)) = value_among(issuer, "provider", PROVIDERS) {
-            let hint = "use `provider: generic` with the exact `issuer`; its claims are then named by JSON Pointer";
-            let message = format!("provider `{word}` is not in this build");
-            put(reader, &[place], (message, hint.to_owned()));
+            let has = "`jwt`, `cambio`, `postgres`, `mysql`, `redis`, `x509` and `aws`";
+            put(reader, &[place], absent("target kind", word, has));
         }
     }
     symmetric(reader);

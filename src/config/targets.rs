@@ -7,15 +7,24 @@ use std::{
 
 pub mod aws;
 mod jwt;
+mod mysql;
+mod postgres;
+mod redis;
 mod roles;
 mod server;
+mod x509;
 
 pub use jwt::{JwtConfig, JwtType};
+pub use mysql::MysqlConfig;
+pub use postgres::PostgresConfig;
+pub use redis::RedisConfig;
 pub use server::{ServerConfig, ServerTls};
+pub use x509::X509Config;
 
 use super::reader::{Reader, is_audience, length, text, texts};
 use crate::{
     grant::{RoleName, TargetName},
+    holder::CertificateNames,
     subject::issuers::IssuerUrl,
     target::{Expiry, Role, Target},
     yaml::{Field, Node, Place, Shape},
@@ -49,6 +58,14 @@ pub enum TargetKind {
     Cambio(JwtConfig),
     /// AWS sessions.
     Aws(Box<aws::AwsConfig>),
+    /// Users of a MariaDB or MySQL.
+    Mysql(MysqlConfig),
+    /// Users of a Redis or Valkey.
+    Redis(RedisConfig),
+    /// Logins at a PostgreSQL server.
+    Postgres(Box<PostgresConfig>),
+    /// Client certificates of a CA that is the target's own.
+    X509(X509Config),
 }
 
 impl TargetKind {
@@ -59,6 +76,10 @@ impl TargetKind {
             Self::Jwt(_) => "jwt",
             Self::Cambio(_) => "cambio",
             Self::Aws(_) => "aws",
+            Self::Mysql(_) => "mysql",
+            Self::Redis(_) => "redis",
+            Self::Postgres(_) => "postgres",
+            Self::X509(_) => "x509",
         }
     }
 
@@ -67,7 +88,23 @@ impl TargetKind {
     pub const fn jwt(&self) -> Option<&JwtConfig> {
         match self {
             Self::Jwt(jwt) | Self::Cambio(jwt) => Some(jwt),
-            Self::Aws(_) => None,
+            Self::Postgres(_) | Self::Mysql(_) | Self::Redis(_) | Self::X509(_) | Self::Aws(_) => {
+                None
+            }
+        }
+    }
+
+    /// The certificates that it issues, where it issues any.
+    #[must_use]
+    pub const fn x509(&self) -> Option<&X509Config> {
+        match self {
+            Self::X509(x509) => Some(x509),
+            Self::Jwt(_)
+            | Self::Cambio(_)
+            | Self::Postgres(_)
+            | Self::Mysql(_)
+            | Self::Redis(_)
+            | Self::Aws(_) => None,
         }
     }
 }
@@ -94,8 +131,13 @@ impl TargetConfig {
     #[must_use]
     pub const fn expiry(&self) -> Expiry {
         match self.kind {
-            TargetKind::Jwt(_) | TargetKind::Cambio(_) | TargetKind::Aws(_) => {
-                Expiry::Exact { floor: self.floor, ceiling: self.ceiling }
+            TargetKind::Jwt(_)
+            | TargetKind::Cambio(_)
+            | TargetKind::Postgres(_)
+            | TargetKind::X509(_)
+            | TargetKind::Aws(_) => Expiry::Exact { floor: self.floor, ceiling: self.ceiling },
+            TargetKind::Mysql(_) | TargetKind::Redis(_) => {
+                Expiry::ByBroker { ceiling: self.ceiling }
             }
         }
     }
@@ -132,6 +174,12 @@ const FLOOR: Field = Field::optional(
     "The shortest lifetime that is worth issuing; a shorter one is refused, not stretched. Default: `1s`",
     Shape::Duration,
 );
+/// INVARIANT(honest-expiry): who takes a target whose logins have no end of their own says that they know it.
+const ENDS: Field = Field::required(
+    "ends",
+    "`by_broker`: the server knows no end for a user, so that its logins end only while Cambio runs and reaches it",
+    Shape::Choice(&[("by_broker", "a login outlives its end for as long as no broker runs")]),
+);
 const ALIASES: Field = Field::optional(
     "aliases",
     "Further absolute URIs that `audience` or `resource` may name it by",
@@ -139,7 +187,15 @@ const ALIASES: Field = Field::optional(
 );
 pub(super) static TARGET: Shape = Shape::Tagged {
     tag: "kind",
-    cases: &[("jwt", &jwt::JWT), ("cambio", &jwt::CAMBIO), ("aws", &aws::AWS)],
+    cases: &[
+        ("jwt", &jwt::JWT),
+        ("cambio", &jwt::CAMBIO),
+        ("postgres", &postgres::POSTGRES),
+        ("mysql", &mysql::MYSQL),
+        ("redis", &redis::REDIS),
+        ("x509", &x509::X509),
+        ("aws", &aws::AWS),
+    ],
 };
 
 /// All targets that could be read. `instance` is the environment, `ours` the issuer URL.
@@ -160,11 +216,10 @@ pub(super) fn read(
     // Of all that are written down, so that one target that can't be read does not make a second problem here.
     let known = section.elements().iter().filter_map(|node| text(node, "audience"));
     let audiences: BTreeSet<&str> = known.map(|(found, _)| found).collect();
-    // Of the other kinds only `jwt` has one; a target without a kind may have been meant to be one.
-    let other =
-        |node: &Node| node.find("kind").and_then(Node::text).is_some_and(|kind| kind != "jwt");
+    let kind = |node: &Node| node.find("kind").and_then(Node::text).map(str::to_owned);
+    let is_jwt = |node: &&Node| kind(node).as_deref() == Some("jwt");
     let complete =
-        section.elements().iter().all(|node| node.find("audience").is_some() || other(node));
+        section.elements().iter().filter(is_jwt).all(|node| node.find("audience").is_some());
     for (node, _) in
         targets.iter().filter(|(_, target)| matches!(target.kind, TargetKind::Cambio(_)))
     {
@@ -207,13 +262,22 @@ fn target(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Opt
         "jwt" => jwt::read(reader, node, ours).map(TargetKind::Jwt),
         "cambio" => jwt::read_ours(node, ours).map(TargetKind::Cambio),
         "aws" => aws::read(reader, node).map(|aws| TargetKind::Aws(Box::new(aws))),
+        "mysql" => mysql::read(reader, node).map(TargetKind::Mysql),
+        "redis" => redis::read(reader, node).map(TargetKind::Redis),
+        "postgres" => postgres::read(reader, node).map(Box::new).map(TargetKind::Postgres),
+        "x509" => Some(TargetKind::X509(x509::read(reader, node))),
         _ => return None,
     };
     let aliases = aliases(reader, node);
-    let roles = match &kind {
+    let mut roles = match &kind {
         Some(TargetKind::Aws(aws)) => aws::roles(aws),
         _ => roles::read(reader, node),
     };
+    if let Some(x509) = kind.as_ref().and_then(TargetKind::x509) {
+        for (name, role) in &mut roles {
+            role.claims = x509.names.get(name).map(CertificateNames::claims).unwrap_or_default();
+        }
+    }
     let granted_by = granted_by(reader, node);
     let (floor, ceiling) = lifetimes(reader, node);
     if let Some(TargetKind::Aws(aws)) = &kind {
@@ -230,7 +294,7 @@ fn target(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Opt
     })
 }
 
-/// INVARIANT(honest-expiry): a JWT ends at any second between floor and ceiling, if there is one between them.
+/// INVARIANT(honest-expiry): a JWT or a certificate ends at any second between floor and ceiling, if there is one between them.
 fn lifetimes(reader: &mut Reader<'_>, node: &Node) -> (Duration, Duration) {
     let (floor, ceiling) = match node.find("kind").and_then(Node::text) {
         Some("aws") => aws::lifetimes(reader, node),

@@ -47,7 +47,10 @@ pub enum Power {
     /// Our signing keys and their phases.
     ListKeys,
     /// Promote the announced keys now.
-    RotateKeys,
+    RotateKeys {
+        /// The CA of this target; none means the keys for tokens.
+        target: Option<String>,
+    },
     /// Remove a leaked key at once.
     WithdrawKey {
         /// Which.
@@ -227,6 +230,13 @@ struct Id {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Rotation {
+    #[serde(default)]
+    target: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Entry {
     entry: String,
 }
@@ -236,7 +246,7 @@ static VERBS: &[Verb] = &[
     looks("status", |value| of(value, |Nothing {}| Power::Status)),
     changes("reload", |value| of(value, |Nothing {}| Power::Reload)),
     looks("keys/list", |value| of(value, |Nothing {}| Power::ListKeys)),
-    changes("keys/rotate", |value| of(value, |Nothing {}| Power::RotateKeys)),
+    changes("keys/rotate", |value| of(value, |Rotation { target }| Power::RotateKeys { target })),
     changes("keys/withdraw", |value| {
         of(value, |Withdrawal { kid, force }| Power::WithdrawKey { kid, force })
     }),
@@ -399,6 +409,7 @@ fn clear(path: &Path) -> io::Result<()> {
 
 /// Serves `router` on the socket until `stop`.
 pub async fn serve(listener: UnixListener, router: Router, stop: CancellationToken) {
+    let path = listener.local_addr().ok().and_then(|at| at.as_pathname().map(Path::to_owned));
     let end = End { kill: stop.clone(), stop };
     let connections = TaskTracker::new();
     loop {
@@ -420,6 +431,9 @@ pub async fn serve(listener: UnixListener, router: Router, stop: CancellationTok
     }
     connections.close();
     connections.wait().await;
+    // Whoever finds a socket expects a broker behind it.
+    drop(listener);
+    let _ = path.map(fs::remove_file);
 }
 
 /// The mode of the socket keeps others out; between `bind` and `chmod` this does.

@@ -206,6 +206,17 @@ fn mint(error: &MintError, unspent: bool, front: Front) -> Answer {
             front.bad_token(),
             "the actor may not act for this subject",
         ),
+        // The exchange has made a `BadRequest` of it, with its words.
+        MintError::Request(_) => bad(
+            StatusCode::BAD_REQUEST,
+            "invalid_request",
+            "what was sent for this target can't be used",
+        ),
+        MintError::NoName(_) => bad(
+            StatusCode::BAD_REQUEST,
+            front.bad_token(),
+            "the subject has no name at this target",
+        ),
         MintError::NoKey(_) => outage("no signing key may be used now", again),
         MintError::Unsuited(Unsuited::Claim, _) => bad(
             StatusCode::BAD_REQUEST,

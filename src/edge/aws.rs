@@ -20,13 +20,11 @@ use crate::{
     exchange::{ExchangeRequest, Issued, TokenType},
     grant::Narrowing,
     id::ExchangeId,
+    json::{Limits, parse_object},
     mint::aws::{LONGEST_POLICY, MOST_POLICY_ARNS},
     policy::Wants,
     refusal::{Refusal, Unfit},
-    subject::{
-        UnverifiedToken,
-        json::{Limits, parse_object},
-    },
+    subject::UnverifiedToken,
 };
 
 pub(super) mod xml;
@@ -90,6 +88,7 @@ async fn arrive(surface: &Surface, request: Request, id: ExchangeId) -> Arrival 
             requested_token_type: Some(TokenType::Aws),
             wants,
             narrowing: Some(narrowing),
+            csr: None,
             source,
         })
     };

@@ -1,10 +1,11 @@
 //! Who we are and with which keys we sign: OpenID Connect Discovery 1.0, RFC 8414, RFC 7517.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use aws_lc_rs::digest;
 use axum::{
-    extract::State,
+    body::Bytes,
+    extract::{Path, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -91,7 +92,7 @@ impl OurIssuer {
 /// The metadata document, the same for OpenID Connect and for RFC 8414. Nothing in it comes from the request (threat H08).
 pub(super) async fn metadata(State(surface): State<Arc<Surface>>) -> Response {
     let issuer = &surface.our_issuer;
-    let document = json!({
+    let mut document = json!({
         "issuer": issuer.as_str(),
         "token_endpoint": issuer.at("/token"),
         "jwks_uri": issuer.at("/jwks"),
@@ -113,6 +114,12 @@ pub(super) async fn metadata(State(surface): State<Arc<Surface>>) -> Response {
         "claims_supported":
             ["iss", "sub", "aud", "exp", "iat", "nbf", "jti", "client_id", "scope", "act"],
     });
+    // The pattern and not the list: which targets there are is nobody's business (threat X02).
+    if surface.published.has_bundles()
+        && let Some(members) = document.as_object_mut()
+    {
+        members.insert("cambio_ca_bundle".to_owned(), issuer.at("/ca/{target}.pem").into());
+    }
     let mut response = super::json(StatusCode::OK, &document);
     response
         .headers_mut()
@@ -123,7 +130,29 @@ pub(super) async fn metadata(State(surface): State<Arc<Surface>>) -> Response {
 /// The JWK Set, cached for as long as the rotation schedule allows (INVARIANT(publish-before-sign)).
 pub(super) async fn jwks(State(surface): State<Arc<Surface>>, headers: HeaderMap) -> Response {
     let (set, max_age) = surface.published.jwks(surface.clock.now());
-    let hash = digest::digest(&digest::SHA256, &set);
+    cached(&headers, set, max_age, "application/jwk-set+json")
+}
+
+/// The trust bundle of a target, as PEM: what its servers believe about clients. Cached like the key set.
+pub(super) async fn bundle(
+    State(surface): State<Arc<Surface>>,
+    Path(file): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let found = file
+        .strip_suffix(".pem")
+        .and_then(|target| surface.published.bundle(target, surface.clock.now()));
+    match found {
+        // RFC 8555 section 9.1 registers the media type of certificates in PEM.
+        Some((text, max_age)) => {
+            cached(&headers, text, max_age, "application/pem-certificate-chain")
+        }
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+fn cached(headers: &HeaderMap, body: Bytes, max_age: Duration, kind: &'static str) -> Response {
+    let hash = digest::digest(&digest::SHA256, &body);
     let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(hash));
     let known = headers
         .get_all(header::IF_NONE_MATCH)
@@ -139,7 +168,7 @@ pub(super) async fn jwks(State(surface): State<Arc<Surface>>, headers: HeaderMap
     if known {
         return (StatusCode::NOT_MODIFIED, cache).into_response();
     }
-    (cache, [(header::CONTENT_TYPE, "application/jwk-set+json")], set).into_response()
+    (cache, [(header::CONTENT_TYPE, kind)], body).into_response()
 }
 
 /// Nobody logs in here. Never a redirect: there is no client to send anyone back to.

@@ -18,6 +18,8 @@ const MOST_PARAMETERS: usize = 64;
 const MOST_REPEATS: usize = 8;
 /// What may be repeated (RFC 8693 section 2.1).
 const REPEATABLE: [&str; 2] = ["audience", "resource"];
+/// What may be written in lines: PEM.
+const LINES: [&str; 1] = ["csr"];
 
 /// Whose form it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +79,9 @@ impl Form {
             if [&name, &value].iter().any(|part| !part.is_ascii() && part.contains('\u{fffd}')) {
                 return Err(refuse("the form is not UTF-8"));
             }
-            if holds_control(&name, true) || holds_control(&value, oauth) {
+            let lines =
+                if oauth { if LINES.contains(&&*name) { "\r\n" } else { "" } } else { "\t\r\n" };
+            if holds_control(&name, "") || holds_control(&value, lines) {
                 return Err(refuse("the form holds a control character"));
             }
             if seen.len() >= MOST_PARAMETERS {
@@ -173,10 +177,10 @@ pub(super) async fn read_body(
     }
 }
 
-/// Byte by byte where there is nothing but ASCII: a token is all of that, and two kilobytes long. A policy of several lines, and
-/// a token file with its last newline, have those of white space where `one_line` is not asked for.
-fn holds_control(text: &str, one_line: bool) -> bool {
-    let refused = |c: char| c.is_control() && (one_line || !matches!(c, '\t' | '\n' | '\r'));
+/// Byte by byte where there is nothing but ASCII: a token is all of that, and two kilobytes long. Those of `but` are none: the
+/// ends of lines in PEM; and the white space of a policy of several lines, or of a token file with its last newline.
+fn holds_control(text: &str, but: &str) -> bool {
+    let refused = |c: char| c.is_control() && !but.contains(c);
     if text.is_ascii() {
         return text.bytes().any(|byte| byte.is_ascii_control() && refused(char::from(byte)));
     }

@@ -161,6 +161,7 @@ fn read(
         return Err(Unfit::ClientAuthentication.into());
     }
     let wants = wants(&form)?;
+    let csr = form.take("csr");
     let (subject_token, subject_token_type, actor_token, requested_token_type) = match front {
         Front::TokenExchange => {
             if form.find("assertion").is_some() {
@@ -207,6 +208,7 @@ fn read(
         requested_token_type,
         wants,
         narrowing: None,
+        csr,
         source,
     })
 }

@@ -15,6 +15,8 @@ pub enum TokenType {
     Database,
     /// `urn:cambio:token-type:aws`: an AWS session. Ours, too.
     Aws,
+    /// `urn:cambio:token-type:x509`: a client certificate. Ours, for the same reason.
+    X509,
 }
 
 impl TokenType {
@@ -27,13 +29,15 @@ impl TokenType {
             Self::AccessToken => "urn:ietf:params:oauth:token-type:access_token",
             Self::Database => crate::mint::login::TOKEN_TYPE,
             Self::Aws => crate::mint::aws::TOKEN_TYPE,
+            Self::X509 => crate::mint::x509::TOKEN_TYPE,
         }
     }
 
     /// The type that `urn` names, exactly.
     #[must_use]
     pub fn of(urn: &str) -> Option<Self> {
-        let all = [Self::Jwt, Self::IdToken, Self::AccessToken, Self::Database, Self::Aws];
+        let all =
+            [Self::Jwt, Self::IdToken, Self::AccessToken, Self::Database, Self::X509, Self::Aws];
         all.into_iter().find(|kind| kind.as_str() == urn)
     }
 
@@ -45,7 +49,7 @@ impl TokenType {
             Self::Jwt => true,
             Self::IdToken => !ours,
             Self::AccessToken => ours,
-            Self::Database | Self::Aws => false,
+            Self::Database | Self::X509 | Self::Aws => false,
         };
         if fits {
             return Ok(());
@@ -68,6 +72,7 @@ pub(in crate::exchange) fn must_issue(
         Plan::Jwt(_) => &[TokenType::AccessToken, TokenType::Jwt],
         Plan::Aws(_) => &[TokenType::Aws],
         Plan::Login(_) => &[TokenType::Database],
+        Plan::X509(_) => &[TokenType::X509],
     };
     let Some(wanted) = wanted.filter(|wanted| !makes.contains(wanted)) else { return Ok(()) };
     let expected: Vec<String> = makes.iter().map(|made| format!("`{}`", made.as_str())).collect();

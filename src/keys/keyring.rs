@@ -10,9 +10,13 @@ use arc_swap::ArcSwap;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value, json};
 
-use super::{KeyRecord, KeysError, Phase, Signer, ring::Ring, schedule::Schedule};
+use super::{
+    KeyRecord, KeysError, Phase, Purpose, Signer, authority::AuthorityKey, certificate, ring::Ring,
+    schedule::Schedule, schedules::Schedules,
+};
 use crate::{
     clock::Instant,
+    grant::TargetName,
     secret::Secret,
     subject::{Algorithm, VerificationKey, jwk::KeySet},
 };
@@ -65,7 +69,16 @@ impl Active {
     }
 }
 
-/// Our JWKS document (RFC 7517 section 5).
+/// The CA key of a target that signs now.
+#[derive(Clone, Debug)]
+pub struct ActiveAuthority {
+    /// Signs.
+    pub key: Arc<AuthorityKey>,
+    /// INVARIANT(never-outlive): the longest lifetime of a certificate signed now; its CA stays published that much longer.
+    pub window: Duration,
+}
+
+/// Our JWKS document (RFC 7517 section 5), or the trust bundle of a target (RFC 7468).
 #[derive(Clone, Debug)]
 pub struct Published {
     /// The document.
@@ -85,7 +98,7 @@ pub(in crate::keys) struct Known {
 /// Who signs and what is published.
 #[derive(Debug)]
 pub struct Keyring {
-    schedule: Schedule,
+    schedules: Schedules,
     current: ArcSwap<Snapshot>,
 }
 
@@ -96,6 +109,8 @@ struct Snapshot {
     document: Arc<str>,
     // First segment of a token → the key that must have signed it. Whoever wrote another header is not us.
     known: HashMap<String, Known>,
+    authorities: BTreeMap<TargetName, ActiveAuthority>,
+    bundles: BTreeMap<TargetName, String>,
 }
 
 #[derive(Clone, Debug)]
@@ -109,8 +124,9 @@ impl Keyring {
     ///
     /// # Errors
     /// Its public halves are not a JWK Set that we would accept from others.
-    pub fn of(ring: Ring, schedule: Schedule) -> Result<Self, KeysError> {
-        Ok(Self { schedule, current: ArcSwap::from_pointee(Snapshot::of(ring)?) })
+    pub fn of(ring: Ring, schedules: impl Into<Schedules>) -> Result<Self, KeysError> {
+        let schedules = schedules.into();
+        Ok(Self { schedules, current: ArcSwap::from_pointee(Snapshot::of(ring)?) })
     }
 
     /// The key that signs with `algorithm` now; none while issuing with it is paused.
@@ -123,9 +139,35 @@ impl Keyring {
     #[must_use]
     pub fn find(&self, kid: &str) -> Option<Arc<dyn Signer>> {
         let current = self.current.load();
-        let may_sign = |record: &&KeyRecord| matches!(record.phase, Phase::Active | Phase::Retired);
-        current.ring.record(kid).filter(may_sign)?;
-        current.ring.key(kid).map(|key| Arc::clone(key) as Arc<dyn Signer>)
+        current.ring.record(kid).filter(|record| may_sign(record))?;
+        current.ring.token_key(kid).map(|key| Arc::clone(key) as Arc<dyn Signer>)
+    }
+
+    /// The CA key that signs certificates of `target` now; none while issuing them is paused.
+    #[must_use]
+    pub fn authority(&self, target: &TargetName) -> Option<ActiveAuthority> {
+        self.current.load().authorities.get(target).cloned()
+    }
+
+    /// The CA key `kid`, for what was prepared under it: active, or retired since. Never a withdrawn one.
+    #[must_use]
+    pub fn find_authority(&self, kid: &str) -> Option<Arc<AuthorityKey>> {
+        let current = self.current.load();
+        current.ring.record(kid).filter(|record| may_sign(record))?;
+        current.ring.authority_key(kid).cloned()
+    }
+
+    /// INVARIANT(publish-before-sign): the trust bundle of `target`, every CA whose certificates it must accept now or soon,
+    /// and for how long it may be cached. `None`: the target gets no certificates.
+    #[must_use]
+    pub fn bundle(&self, target: &TargetName, now: Instant) -> Option<Published> {
+        let schedule = self.schedules.certificates().get(target)?;
+        let current = self.current.load();
+        let bundle = current.bundles.get(target).map(String::as_str).unwrap_or_default();
+        Some(Published {
+            document: bundle.into(),
+            max_age: schedule.cache_for(current.ring.records(), now),
+        })
     }
 
     /// Whether `kid` was withdrawn and something that it signed may still be about.
@@ -141,14 +183,20 @@ impl Keyring {
         let current = self.current.load();
         Published {
             document: Arc::clone(&current.document),
-            max_age: self.schedule.cache_for(current.ring.records(), now),
+            max_age: self.schedules.tokens().cache_for(current.ring.records(), now),
         }
     }
 
-    /// The waits.
+    /// The waits of the keys for tokens.
     #[must_use]
     pub const fn schedule(&self) -> &Schedule {
-        &self.schedule
+        self.schedules.tokens()
+    }
+
+    /// The waits of all keys.
+    #[must_use]
+    pub const fn schedules(&self) -> &Schedules {
+        &self.schedules
     }
 
     /// The instance's environment, to which its keys are bound.
@@ -169,11 +217,11 @@ impl Keyring {
         self.current.load().ring.records().to_vec()
     }
 
-    /// Whether every algorithm in use has a key that signs.
+    /// Whether every algorithm in use has a key that signs tokens. A target whose CA pauses is its own trouble.
     #[must_use]
     pub fn ready(&self) -> bool {
         let current = self.current.load();
-        self.schedule.algorithms().iter().all(|algorithm| current.active.contains_key(algorithm))
+        self.schedule().algorithms().iter().all(|algorithm| current.active.contains_key(algorithm))
     }
 
     /// The seed of the ledger's log key.
@@ -214,7 +262,8 @@ impl Snapshot {
         let mut published = Vec::new();
         let showing = |record: &&KeyRecord| record.phase != Phase::Withdrawn;
         for record in ring.records().iter().filter(showing) {
-            let Some(key) = ring.key(&record.kid) else { continue };
+            // A CA key is never published as a JWK: nobody may take its signature for a token's.
+            let Some(key) = ring.token_key(&record.kid) else { continue };
             published.push(Value::Object(key.public_jwk().clone()));
             if record.phase == Phase::Prepared {
                 continue;
@@ -232,8 +281,42 @@ impl Snapshot {
             }
         }
         let document = json!({ "keys": published }).to_string().into();
-        Ok(Self { ring, active, document, known })
+        let (authorities, bundles) = (authorities(&ring), bundles(&ring)?);
+        Ok(Self { ring, active, document, known, authorities, bundles })
     }
+}
+
+const fn may_sign(record: &KeyRecord) -> bool {
+    matches!(record.phase, Phase::Active | Phase::Retired)
+}
+
+/// Every record that is for certificates and was not withdrawn, with its target and its key.
+fn certifying(ring: &Ring) -> impl Iterator<Item = (&KeyRecord, &TargetName, &Arc<AuthorityKey>)> {
+    ring.records().iter().filter_map(|record| match &record.purpose {
+        Purpose::Tokens => None,
+        Purpose::Certificates(target) => {
+            ring.authority_key(&record.kid).map(|key| (record, target, key))
+        }
+    })
+}
+
+fn authorities(ring: &Ring) -> BTreeMap<TargetName, ActiveAuthority> {
+    certifying(ring)
+        .filter(|(record, ..)| record.phase == Phase::Active)
+        .map(|(record, target, key)| {
+            (target.clone(), ActiveAuthority { key: Arc::clone(key), window: record.window })
+        })
+        .collect()
+}
+
+fn bundles(ring: &Ring) -> Result<BTreeMap<TargetName, String>, KeysError> {
+    let mut bundles: BTreeMap<TargetName, String> = BTreeMap::new();
+    for (_, target, key) in certifying(ring) {
+        let text = certificate::pem(key.certificate());
+        let text = text.map_err(|error| KeysError::Unsound(error.to_string()))?;
+        bundles.entry(target.clone()).or_default().push_str(&text);
+    }
+    Ok(bundles)
 }
 
 /// Our own key, read as strictly as a stranger's: what we publish must be what we would accept.

@@ -11,12 +11,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    KeyRecord, KeysError, Phase, Signer,
+    KeyRecord, KeysError, Phase, Purpose, Signer,
+    authority::{AUTHORITY_USE, AuthorityKey},
     schedule::{self, Schedule, Step},
     signing::SigningKey,
 };
 use crate::{
     clock::Instant,
+    grant::TargetName,
     protector::{KeyContext, KeyProtector},
     secret::Secret,
     subject::Algorithm,
@@ -32,8 +34,52 @@ pub struct Ring {
     environment: String,
     epoch: u64,
     records: Vec<KeyRecord>,
-    keys: BTreeMap<String, Arc<SigningKey>>,
+    keys: BTreeMap<String, Key>,
     log_seed: Secret,
+}
+
+/// A private key, by what it is able to sign.
+#[derive(Clone, Debug)]
+pub enum Key {
+    /// Tokens.
+    Token(Arc<SigningKey>),
+    /// Certificates.
+    Authority(Arc<AuthorityKey>),
+}
+
+impl Key {
+    /// Its `kid`.
+    #[must_use]
+    pub fn key_id(&self) -> &str {
+        match self {
+            Self::Token(key) => key.key_id(),
+            Self::Authority(key) => key.key_id(),
+        }
+    }
+
+    fn to_private_jwk(&self) -> Result<Map<String, Value>, KeysError> {
+        match self {
+            Self::Token(key) => key.to_private_jwk(),
+            Self::Authority(key) => key.to_private_jwk(),
+        }
+    }
+
+    /// The key in `jwk`, which is for what `record` says.
+    fn from_private_jwk(record: &KeyRecord, jwk: &Map<String, Value>) -> Result<Self, KeysError> {
+        let is_authority = jwk.get("use").and_then(Value::as_str) == Some(AUTHORITY_USE);
+        match (&record.purpose, is_authority) {
+            (Purpose::Tokens, false) => {
+                let key = SigningKey::from_private_jwk(record.algorithm, jwk)?;
+                Ok(Self::Token(Arc::new(key)))
+            }
+            (Purpose::Certificates(_), true) => {
+                Ok(Self::Authority(Arc::new(AuthorityKey::from_private_jwk(jwk)?)))
+            }
+            (Purpose::Tokens, true) | (Purpose::Certificates(_), false) => Err(KeysError::Unsound(
+                format!("key `{}` is for another purpose than its record says", record.kid),
+            )),
+        }
+    }
 }
 
 /// INVARIANT(secrets-do-not-print): names, phases and the epoch (threat K12).
@@ -75,11 +121,11 @@ impl Ring {
     pub fn apply(
         &self,
         step: &Step,
-        fresh: Option<Arc<SigningKey>>,
+        fresh: Option<Key>,
         schedule: &Schedule,
         now: Instant,
     ) -> Result<Self, KeysError> {
-        let kid = fresh.as_deref().map(Signer::key_id);
+        let kid = fresh.as_ref().map(Key::key_id);
         let records = schedule::after(&self.records, step, kid, schedule, now)?;
         let mut keys = self.keys.clone();
         keys.extend(fresh.map(|key| (key.key_id().to_owned(), key)));
@@ -142,8 +188,26 @@ impl Ring {
 
     /// The key `kid`, unless it was withdrawn.
     #[must_use]
-    pub fn key(&self, kid: &str) -> Option<&Arc<SigningKey>> {
+    pub fn key(&self, kid: &str) -> Option<&Key> {
         self.keys.get(kid)
+    }
+
+    /// The key `kid`, if it is one that signs tokens.
+    #[must_use]
+    pub fn token_key(&self, kid: &str) -> Option<&Arc<SigningKey>> {
+        match self.keys.get(kid)? {
+            Key::Token(key) => Some(key),
+            Key::Authority(_) => None,
+        }
+    }
+
+    /// The key `kid`, if it is one that signs certificates.
+    #[must_use]
+    pub fn authority_key(&self, kid: &str) -> Option<&Arc<AuthorityKey>> {
+        match self.keys.get(kid)? {
+            Key::Authority(key) => Some(key),
+            Key::Token(_) => None,
+        }
     }
 
     /// The seed of the ledger's log key: 32 bytes, Ed25519 (RFC 8032 section 5.1.5).
@@ -189,7 +253,7 @@ impl Ring {
             }
             let record = records.iter().find(|record| record.kid == member("kid"));
             let record = record.ok_or_else(|| unsound("a key has no record"))?;
-            let key = Arc::new(SigningKey::from_private_jwk(record.algorithm, &jwk)?);
+            let key = Key::from_private_jwk(record, &jwk)?;
             if keys.insert(record.kid.clone(), key).is_some() {
                 return Err(unsound("a key stands there twice"));
             }
@@ -206,8 +270,8 @@ impl Ring {
     }
 }
 
-/// Every record that is not withdrawn has its key, names are unique, and no algorithm has two signers.
-fn check(records: &[KeyRecord], keys: &BTreeMap<String, Arc<SigningKey>>) -> Result<(), KeysError> {
+/// Every record that is not withdrawn has its key, names are unique, and no algorithm has two signers for one purpose.
+fn check(records: &[KeyRecord], keys: &BTreeMap<String, Key>) -> Result<(), KeysError> {
     for (place, record) in records.iter().enumerate() {
         let unsound = |reason| Err(KeysError::Unsound(format!("key `{}` {reason}", record.kid)));
         if keys.contains_key(&record.kid) == (record.phase == Phase::Withdrawn) {
@@ -218,7 +282,8 @@ fn check(records: &[KeyRecord], keys: &BTreeMap<String, Arc<SigningKey>>) -> Res
                 return unsound("has two records");
             }
             let both_sign = earlier.phase == Phase::Active && record.phase == Phase::Active;
-            if both_sign && earlier.algorithm == record.algorithm {
+            let alike = earlier.purpose == record.purpose && earlier.algorithm == record.algorithm;
+            if both_sign && alike {
                 return unsound("is the second that signs with its algorithm");
             }
         }
@@ -263,6 +328,9 @@ struct StoredState {
 #[serde(deny_unknown_fields)]
 struct StoredRecord {
     kid: String,
+    /// The target whose certificates it signs; absent for tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    certificates: Option<TargetName>,
     algorithm: Algorithm,
     phase: Phase,
     prepared_at: u64,
@@ -276,6 +344,10 @@ impl StoredRecord {
     fn of(record: &KeyRecord) -> Self {
         Self {
             kid: record.kid.clone(),
+            certificates: match &record.purpose {
+                Purpose::Tokens => None,
+                Purpose::Certificates(target) => Some(target.clone()),
+            },
             algorithm: record.algorithm,
             phase: record.phase,
             prepared_at: record.prepared_at.milliseconds(),
@@ -289,6 +361,7 @@ impl StoredRecord {
     fn record(self) -> KeyRecord {
         KeyRecord {
             kid: self.kid,
+            purpose: self.certificates.map_or(Purpose::Tokens, Purpose::Certificates),
             algorithm: self.algorithm,
             phase: self.phase,
             prepared_at: Instant::from_milliseconds(self.prepared_at),

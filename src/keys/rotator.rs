@@ -8,17 +8,20 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use super::{
-    KeyJournal, KeyRecord, KeysError, Phase, Replaced, Signed, Signer, Stored,
+    KeyJournal, KeyRecord, KeysError, Phase, Purpose, Replaced, Signed, Stored,
+    authority::{self, AuthorityKey},
     keyring::Keyring,
-    ring::Ring,
-    schedule::{Announcement, Schedule, Step, in_phase, next_step},
+    ring::{Key, Ring},
+    schedule::{Announcement, Schedule, Step, in_phase},
+    schedules::Schedules,
     signing::SigningKey,
 };
 use crate::{
     clock::Clock,
+    grant::TargetName,
     ledger::Event,
     protector::{KeyContext, KeyProtector},
-    subject::Algorithm,
+    subject::{Algorithm, MAXIMUM_LEEWAY},
 };
 
 /// How often an operation begins anew because another node was faster.
@@ -53,7 +56,7 @@ impl Rotator {
     /// not start.
     pub async fn start(
         (name, environment): (&str, &str),
-        schedule: Schedule,
+        schedules: impl Into<Schedules>,
         journal: Arc<dyn KeyJournal>,
         protector: Arc<dyn KeyProtector>,
         clock: Arc<dyn Clock>,
@@ -61,7 +64,7 @@ impl Rotator {
         let empty = Ring::found(name, environment)?;
         let ring = newer(&empty, journal.load().await?, &*protector).await?.unwrap_or(empty);
         let rotator = Self {
-            keyring: Arc::new(Keyring::of(ring, schedule)?),
+            keyring: Arc::new(Keyring::of(ring, schedules)?),
             journal,
             protector,
             clock,
@@ -111,11 +114,9 @@ impl Rotator {
     pub async fn turn(&self) -> Result<Option<Step>, KeysError> {
         let _turn = self.turning.lock().await;
         let ring = self.follow().await?;
-        let Some(step) = next_step(ring.records(), self.keyring.schedule(), self.clock.now())
-        else {
-            return Ok(None);
-        };
-        self.take(&ring, &step).await?;
+        let next = self.keyring.schedules().next_step(ring.records(), self.clock.now());
+        let Some((schedule, step)) = next else { return Ok(None) };
+        self.take(&ring, &schedule, &step).await?;
         Ok(Some(step))
     }
 
@@ -125,7 +126,24 @@ impl Rotator {
     /// [`KeysError::NotAnnounced`]: verifiers may not have it yet, and it was not forced.
     pub async fn rotate_now(&self, algorithm: Algorithm, force: bool) -> Result<String, KeysError> {
         let _turn = self.turning.lock().await;
-        self.promote(algorithm, force).await
+        self.promote(self.keyring.schedule(), algorithm, force).await
+    }
+
+    /// Lets the prepared CA key of `target` sign now, and names it.
+    ///
+    /// # Errors
+    /// [`KeysError::NoAuthority`]: the target has none. [`KeysError::NotAnnounced`]: servers may not have it in their bundle
+    /// yet, and it was not forced.
+    pub async fn rotate_authority_now(
+        &self,
+        target: &TargetName,
+        force: bool,
+    ) -> Result<String, KeysError> {
+        let _turn = self.turning.lock().await;
+        let schedules = self.keyring.schedules();
+        let none = || KeysError::NoAuthority(target.clone());
+        let schedule = schedules.certificates().get(target).ok_or_else(none)?;
+        self.promote(schedule, authority::ALGORITHM, force).await
     }
 
     /// Removes a leaked key at once. If it is the one that signs, an announced successor takes over first, so that issuing
@@ -140,21 +158,23 @@ impl Rotator {
             let ring = self.follow().await?;
             epoch = ring.epoch();
             let record = ring.record(kid).ok_or_else(|| KeysError::NoSuchKey(kid.to_owned()))?;
+            let schedule = self.keyring.schedules().find(&record.purpose);
             if record.phase == Phase::Withdrawn {
                 let algorithm = record.algorithm;
-                let successor = in_phase(ring.records(), algorithm, Phase::Active);
+                let purpose = &record.purpose;
+                let successor = in_phase(ring.records(), purpose, algorithm, Phase::Active);
                 let mut successor = successor.map(|record| record.kid.clone());
                 // Said again with force, it ends the pause that the first withdrawal left.
                 if successor.is_none() && force {
-                    successor = Some(self.promote(algorithm, true).await?);
+                    successor = Some(self.promote(&schedule, algorithm, true).await?);
                 }
                 let signed = self.journal.signed_by(kid).await?;
                 return Ok(Withdrawal { successor, signed });
             }
             if record.phase == Phase::Active {
-                match self.promote(record.algorithm, force).await {
-                    // The one that signed is retired now, and is withdrawn below.
-                    Ok(_) => {}
+                match self.promote(&schedule, record.algorithm, force).await {
+                    // The one that signed is retired now, and is withdrawn below. A target that is no longer there gets none.
+                    Ok(_) | Err(KeysError::NoKey(_)) => {}
                     Err(KeysError::NotAnnounced { until, .. }) => {
                         warn!(
                             key.id = kid,
@@ -165,7 +185,7 @@ impl Rotator {
                 }
             }
             let ring = self.keyring.ring();
-            self.take(&ring, &Step::Withdraw(kid.to_owned())).await?;
+            self.take(&ring, &schedule, &Step::Withdraw(kid.to_owned())).await?;
         }
         Err(KeysError::Contended(epoch))
     }
@@ -179,23 +199,29 @@ impl Rotator {
         self.keyring.ring().seal(protector).await
     }
 
-    async fn promote(&self, algorithm: Algorithm, force: bool) -> Result<String, KeysError> {
-        if !self.keyring.schedule().algorithms().contains(&algorithm) {
+    async fn promote(
+        &self,
+        schedule: &Schedule,
+        algorithm: Algorithm,
+        force: bool,
+    ) -> Result<String, KeysError> {
+        if !schedule.algorithms().contains(&algorithm) {
             return Err(KeysError::NoKey(algorithm));
         }
         let mut epoch = 0;
         for _ in 0..TRIES {
             let ring = self.follow().await?;
             epoch = ring.epoch();
-            let step = match in_phase(ring.records(), algorithm, Phase::Prepared) {
-                None => Step::Prepare(algorithm),
-                Some(next) => {
-                    let kid = next.kid.clone();
-                    let announcement = self.announcement(&ring, next, force)?;
-                    Step::Promote { kid, announcement }
-                }
-            };
-            let done = self.take(&ring, &step).await?;
+            let step =
+                match in_phase(ring.records(), schedule.purpose(), algorithm, Phase::Prepared) {
+                    None => Step::Prepare(algorithm),
+                    Some(next) => {
+                        let kid = next.kid.clone();
+                        let announcement = self.announcement(&ring, schedule, next, force)?;
+                        Step::Promote { kid, announcement }
+                    }
+                };
+            let done = self.take(&ring, schedule, &step).await?;
             if let (true, Step::Promote { kid, .. }) = (done, step) {
                 return Ok(kid);
             }
@@ -206,11 +232,13 @@ impl Rotator {
     fn announcement(
         &self,
         ring: &Ring,
+        schedule: &Schedule,
         next: &KeyRecord,
         force: bool,
     ) -> Result<Announcement, KeysError> {
-        let until = self.keyring.schedule().announced_at(next);
-        let paused = in_phase(ring.records(), next.algorithm, Phase::Active).is_none();
+        let until = schedule.announced_at(next);
+        let active = in_phase(ring.records(), &next.purpose, next.algorithm, Phase::Active);
+        let paused = active.is_none();
         if until <= self.clock.now() {
             Ok(Announcement::Kept)
         } else if next.first && paused {
@@ -223,9 +251,9 @@ impl Rotator {
     }
 
     /// Journals `step` and lets its outcome serve. `false`: another node was faster, ask again.
-    async fn take(&self, ring: &Ring, step: &Step) -> Result<bool, KeysError> {
+    async fn take(&self, ring: &Ring, schedule: &Schedule, step: &Step) -> Result<bool, KeysError> {
         let fresh = match step {
-            Step::Prepare(algorithm) => Some(Arc::new(generate(*algorithm).await?)),
+            Step::Prepare(algorithm) => Some(self.generate(schedule, *algorithm).await?),
             Step::Promote { .. }
             | Step::Retire(_)
             | Step::Widen(_)
@@ -234,8 +262,8 @@ impl Rotator {
         };
         // Read after the key was made: the announcement begins when the key is published, not when we began to make it.
         let now = self.clock.now();
-        let event = event(ring, step, fresh.as_deref());
-        let next = ring.apply(step, fresh, self.keyring.schedule(), now)?;
+        let event = event(ring, schedule, step, fresh.as_ref());
+        let next = ring.apply(step, fresh, schedule, now)?;
         let sealed = next.seal(&*self.protector).await?;
         match self.journal.replace(ring.epoch(), next.epoch(), sealed, event).await? {
             Replaced::Durable => {
@@ -247,6 +275,18 @@ impl Rotator {
                 Ok(true)
             }
             Replaced::Stale { .. } => Ok(false),
+        }
+    }
+
+    async fn generate(&self, schedule: &Schedule, algorithm: Algorithm) -> Result<Key, KeysError> {
+        match schedule.purpose() {
+            Purpose::Tokens => Ok(Key::Token(Arc::new(generate(algorithm).await?))),
+            Purpose::Certificates(_) => {
+                let now = self.clock.now();
+                // A server whose clock is behind ours can believe it at once.
+                let between = (now.minus(MAXIMUM_LEEWAY), schedule.certified_until(now));
+                Ok(Key::Authority(Arc::new(AuthorityKey::generate(between)?)))
+            }
         }
     }
 
@@ -305,11 +345,9 @@ async fn generate(algorithm: Algorithm) -> Result<SigningKey, KeysError> {
     made.map_err(|_| KeysError::Key { algorithm, reason: "the thread that makes it ended" })?
 }
 
-fn event(ring: &Ring, step: &Step, fresh: Option<&SigningKey>) -> Event {
+fn event(ring: &Ring, schedule: &Schedule, step: &Step, fresh: Option<&Key>) -> Event {
     let (kid, algorithm) = match step {
-        Step::Prepare(algorithm) => {
-            (fresh.map(Signer::key_id).unwrap_or_default(), Some(*algorithm))
-        }
+        Step::Prepare(algorithm) => (fresh.map(Key::key_id).unwrap_or_default(), Some(*algorithm)),
         Step::Promote { kid, .. }
         | Step::Retire(kid)
         | Step::Widen(kid)
@@ -319,7 +357,7 @@ fn event(ring: &Ring, step: &Step, fresh: Option<&SigningKey>) -> Event {
     Event::Keys {
         step: step.label(),
         kid: kid.to_owned(),
-        algorithm: algorithm.map_or("", Algorithm::as_str).to_owned(),
+        algorithm: algorithm.map_or_else(String::new, |it| schedule.purpose().label(it)),
         epoch: ring.epoch().saturating_add(1),
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use thiserror::Error;
 
-use super::{KeyRecord, KeysError, Phase};
+use super::{KeyRecord, KeysError, Phase, Purpose};
 use crate::{clock::Instant, subject::Algorithm};
 
 /// What is configured, or follows from the targets; the waits are derived from it.
@@ -66,6 +66,7 @@ pub enum ScheduleError {
 /// The waits that keep INVARIANT(publish-before-sign).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule {
+    purpose: Purpose,
     algorithms: BTreeSet<Algorithm>,
     sign_for: Duration,
     publish_before: Duration,
@@ -75,14 +76,24 @@ pub struct Schedule {
     replica_delay: Duration,
 }
 
+/// No target has a higher ceiling.
+const LONGEST_WINDOW: Duration = Duration::from_hours(24);
 const TEN_YEARS: Duration = Duration::from_hours(10 * 366 * 24);
 
 impl Schedule {
-    /// The waits that follow from `terms`.
+    /// The waits of the keys for tokens that follow from `terms`.
     ///
     /// # Errors
     /// They contradict each other: refused at start, not found out at the first rotation.
     pub fn derive(terms: Terms) -> Result<Self, ScheduleError> {
+        Self::of(Purpose::Tokens, terms)
+    }
+
+    /// The waits of the keys for `purpose` that follow from `terms`.
+    ///
+    /// # Errors
+    /// They contradict each other.
+    pub fn of(purpose: Purpose, terms: Terms) -> Result<Self, ScheduleError> {
         for (what, found) in [
             ("the time a key signs", terms.sign_for),
             ("the JWKS max-age", terms.jwks_max_age),
@@ -109,6 +120,7 @@ impl Schedule {
             return Err(ScheduleError::SignsTooShort { sign_for: terms.sign_for, publish_before });
         }
         Ok(Self {
+            purpose,
             algorithms: terms.algorithms,
             sign_for: terms.sign_for,
             publish_before,
@@ -118,6 +130,31 @@ impl Schedule {
             jwks_max_age: terms.jwks_max_age,
             replica_delay: terms.replica_delay,
         })
+    }
+
+    /// The schedule by which keys of `purpose` leave, now that nothing wants them any more: nothing is made, nothing is
+    /// promoted, and what is there stays published for as long as what it signed may live.
+    #[must_use]
+    pub fn closing(&self, purpose: Purpose) -> Self {
+        Self { purpose, algorithms: BTreeSet::new(), ..self.clone() }
+    }
+
+    /// What its keys are for.
+    #[must_use]
+    pub const fn purpose(&self) -> &Purpose {
+        &self.purpose
+    }
+
+    /// When the certificate of a CA key ends that is prepared at `now`: after everything that the key may sign, even if it
+    /// waits for its turn twice as long as planned.
+    ///
+    /// INVARIANT(never-outlive): no certificate is issued beyond it. It bounds a bundle that nobody refreshes.
+    #[must_use]
+    pub fn certified_until(&self, now: Instant) -> Instant {
+        // Prepared while its predecessor signs, then signing itself: two terms. A third for a broker that was away.
+        let terms = self.sign_for.saturating_mul(3).saturating_add(self.publish_before);
+        // Whatever ceiling the configuration will have by then: none is above a day.
+        now.plus(terms.saturating_add(LONGEST_WINDOW).saturating_add(self.keep_beyond_window))
     }
 
     /// What we sign with.
@@ -156,7 +193,9 @@ impl Schedule {
     /// key has signed, the first one may come at any moment, so that nothing may be cached.
     #[must_use]
     pub fn cache_for(&self, records: &[KeyRecord], now: Instant) -> Duration {
-        let begun = |record: &KeyRecord| record.promoted_at.is_some_and(|began| began <= now);
+        let begun = |record: &KeyRecord| {
+            record.purpose == self.purpose && record.promoted_at.is_some_and(|began| began <= now)
+        };
         if records.iter().any(begun) { self.jwks_max_age } else { Duration::ZERO }
     }
 
@@ -230,15 +269,18 @@ impl Step {
 pub fn next_step(records: &[KeyRecord], schedule: &Schedule, now: Instant) -> Option<Step> {
     let algorithms = || schedule.algorithms.iter().copied();
     algorithms()
-        .find(|algorithm| none_is_coming(records, *algorithm))
+        .find(|algorithm| none_is_coming(records, &schedule.purpose, *algorithm))
         .map(Step::Prepare)
         .or_else(|| algorithms().find_map(|algorithm| promote(records, schedule, algorithm, now)))
         .or_else(|| {
             algorithms()
-                .find(|a| in_phase(records, *a, Phase::Prepared).is_none())
+                .find(|a| in_phase(records, &schedule.purpose, *a, Phase::Prepared).is_none())
                 .map(Step::Prepare)
         })
-        .or_else(|| records.iter().find_map(|record| tidy(record, schedule, now)))
+        .or_else(|| {
+            let ours = |record: &&KeyRecord| record.purpose == schedule.purpose;
+            records.iter().filter(ours).find_map(|record| tidy(record, schedule, now))
+        })
 }
 
 /// `records` after `step`, made at `now`; `fresh` is the `kid` of the key that a `Prepare` publishes.
@@ -260,9 +302,11 @@ pub fn after(
                 return Err(KeysError::Unsound(format!("key `{kid}` is there already")));
             }
             // A withdrawn key counts as well: its successor has to be announced like any other.
-            let first = records.iter().all(|record| record.promoted_at.is_none());
+            let alike = |record: &&KeyRecord| record.purpose == schedule.purpose;
+            let first = records.iter().filter(alike).all(|record| record.promoted_at.is_none());
             records.push(KeyRecord {
                 kid,
+                purpose: schedule.purpose.clone(),
                 algorithm: *algorithm,
                 phase: Phase::Prepared,
                 prepared_at: now,
@@ -298,9 +342,9 @@ pub fn after(
     Ok(records)
 }
 
-fn none_is_coming(records: &[KeyRecord], algorithm: Algorithm) -> bool {
-    in_phase(records, algorithm, Phase::Active).is_none()
-        && in_phase(records, algorithm, Phase::Prepared).is_none()
+fn none_is_coming(records: &[KeyRecord], purpose: &Purpose, algorithm: Algorithm) -> bool {
+    in_phase(records, purpose, algorithm, Phase::Active).is_none()
+        && in_phase(records, purpose, algorithm, Phase::Prepared).is_none()
 }
 
 fn promote(
@@ -309,8 +353,8 @@ fn promote(
     algorithm: Algorithm,
     now: Instant,
 ) -> Option<Step> {
-    let next = in_phase(records, algorithm, Phase::Prepared)?;
-    let active = in_phase(records, algorithm, Phase::Active);
+    let next = in_phase(records, &schedule.purpose, algorithm, Phase::Prepared)?;
+    let active = in_phase(records, &schedule.purpose, algorithm, Phase::Active);
     let due = active
         .and_then(|record| record.promoted_at)
         .is_none_or(|began| began.plus(schedule.sign_for) <= now);
@@ -340,18 +384,27 @@ fn tidy(record: &KeyRecord, schedule: &Schedule, now: Instant) -> Option<Step> {
     }
 }
 
-/// The one of `algorithm` in `phase`; of several prepared ones the longest announced.
+/// The one for `purpose` with `algorithm` in `phase`; of several prepared ones the longest announced.
 #[must_use]
-pub fn in_phase(records: &[KeyRecord], algorithm: Algorithm, phase: Phase) -> Option<&KeyRecord> {
+pub fn in_phase<'a>(
+    records: &'a [KeyRecord],
+    purpose: &Purpose,
+    algorithm: Algorithm,
+    phase: Phase,
+) -> Option<&'a KeyRecord> {
     records
         .iter()
+        .filter(|record| record.purpose == *purpose)
         .filter(|record| record.algorithm == algorithm && record.phase == phase)
         .min_by_key(|record| record.prepared_at)
 }
 
 fn start_signing(records: &mut [KeyRecord], kid: &str, now: Instant) -> Result<(), KeysError> {
-    let algorithm = the(records, kid, &[Phase::Prepared], "prepared")?.algorithm;
-    for record in records.iter_mut().filter(|record| record.algorithm == algorithm) {
+    let next = the(records, kid, &[Phase::Prepared], "prepared")?;
+    let (purpose, algorithm) = (next.purpose.clone(), next.algorithm);
+    let alike =
+        |record: &&mut KeyRecord| record.purpose == purpose && record.algorithm == algorithm;
+    for record in records.iter_mut().filter(alike) {
         if record.kid == kid {
             record.phase = Phase::Active;
             record.promoted_at = Some(now);

@@ -149,15 +149,7 @@ impl SigningKey {
     }
 
     fn ec(algorithm: Algorithm, curve: &Curve, pair: EcdsaKeyPair) -> Result<Self, KeysError> {
-        let point = pair.public_key().as_ref();
-        let halves =
-            point.strip_prefix(&[4]).and_then(|rest| rest.split_at_checked(rest.len() / 2));
-        let (x, y) =
-            halves.ok_or(KeysError::Key { algorithm, reason: "the point is compressed" })?;
-        let numbers = json!({
-            "crv": curve.name, "kty": "EC",
-            "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y),
-        });
+        let numbers = ec_numbers(algorithm, curve.name, pair.public_key().as_ref())?;
         Ok(Self::of(algorithm, numbers, Pair::Ec(pair)))
     }
 
@@ -183,9 +175,7 @@ impl SigningKey {
 
     /// `numbers` holds the members that RFC 7638 section 3.2 hashes, and no others.
     fn of(algorithm: Algorithm, numbers: Value, pair: Pair) -> Self {
-        // The callers write the members in the order of RFC 7638 section 3.3, and no member needs escaping.
-        let kid =
-            URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, numbers.to_string().as_bytes()));
+        let kid = thumbprint(&numbers);
         let mut public = match numbers {
             Value::Object(members) => members,
             Value::Null
@@ -237,6 +227,25 @@ impl Signer for SigningKey {
             }
         }
     }
+}
+
+/// The members of an EC key that RFC 7638 section 3.2 hashes, in its order.
+pub(in crate::keys) fn ec_numbers(
+    algorithm: Algorithm,
+    curve: &str,
+    point: &[u8],
+) -> Result<Value, KeysError> {
+    let halves = point.strip_prefix(&[4]).and_then(|rest| rest.split_at_checked(rest.len() / 2));
+    let (x, y) = halves.ok_or(KeysError::Key { algorithm, reason: "the point is compressed" })?;
+    Ok(json!({
+        "crv": curve, "kty": "EC",
+        "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y),
+    }))
+}
+
+/// RFC 7638. The callers write the members in the order of its section 3.3, and no member needs escaping.
+pub(in crate::keys) fn thumbprint(numbers: &Value) -> String {
+    URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, numbers.to_string().as_bytes()))
 }
 
 enum Kind {
@@ -297,11 +306,11 @@ fn numbers_only(jwk: &Map<String, Value>) -> Map<String, Value> {
     members.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-fn text<'a>(jwk: &'a Map<String, Value>, name: &str) -> &'a str {
+pub(in crate::keys) fn text<'a>(jwk: &'a Map<String, Value>, name: &str) -> &'a str {
     jwk.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn member(
+pub(in crate::keys) fn member(
     algorithm: Algorithm,
     jwk: &Map<String, Value>,
     name: &str,

@@ -11,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Gone, RevokeError, Revoker, Revokers,
-    tries::{Tries, Trouble},
+    tries::{Busy, Tries, Trouble, Work},
 };
 use crate::{
     chance::Chance,
@@ -26,7 +26,9 @@ use crate::{
 /// How long the reaper sleeps at most: a wall clock that steps is noticed within it.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long it sleeps at least.
-const BREATH: Duration = Duration::from_millis(5);
+const BREATH: Duration = Duration::from_millis(20);
+/// How soon it looks again for what is not there yet, and may still come.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// How many leases are read at once.
 const STRIDE: u32 = 256;
 /// After so many failures a lease is `irrevocable`: alarmed, and tried for ever (threat B04).
@@ -46,14 +48,14 @@ pub trait Watch: fmt::Debug + Send + Sync {
 /// Ends leases.
 #[derive(Debug)]
 pub struct Reaper {
-    reader: Arc<dyn LedgerReader>,
-    ledger: Arc<dyn Commit>,
+    pub(super) reader: Arc<dyn LedgerReader>,
+    pub(super) ledger: Arc<dyn Commit>,
     /// Swapped by a reload.
-    revokers: ArcSwap<Revokers>,
+    pub(super) revokers: ArcSwap<Revokers>,
     clock: Arc<dyn Clock>,
-    watch: Arc<dyn Watch>,
+    pub(super) watch: Arc<dyn Watch>,
     wake: Notify,
-    tries: Tries,
+    pub(super) tries: Arc<Tries>,
 }
 
 impl Reaper {
@@ -73,7 +75,7 @@ impl Reaper {
             clock: Arc::clone(&clock),
             watch,
             wake: Notify::new(),
-            tries: Tries::of(clock, chance),
+            tries: Arc::new(Tries::of(clock, chance)),
         }
     }
 
@@ -100,10 +102,11 @@ impl Reaper {
         let mut orphans_at = self.clock.now();
         while !stop.is_cancelled() {
             let now = self.clock.now();
-            if let Err(error) = self.sweep_all(&tracker, &stop) {
+            if let Err(error) = self.look(&tracker, &stop) {
                 tracing::error!("leases can't be read: {error}");
             }
-            if now >= orphans_at {
+            // The second half: after the wall clock was set back.
+            if now >= orphans_at || orphans_at.since(now) > LOOK_FOR_ORPHANS {
                 orphans_at = now.plus(LOOK_FOR_ORPHANS);
                 let (this, stop) = (Arc::clone(&self), stop.clone());
                 tracker.spawn(async move {
@@ -125,8 +128,11 @@ impl Reaper {
         }
     }
 
-    /// Starts a sweep of each target that has something due and is not being swept.
-    fn sweep_all(
+    /// One look: on `tracker`, starts a sweep of each target that has something due, does not rest and is not being swept.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub fn look(
         self: &Arc<Self>,
         tracker: &TaskTracker,
         stop: &CancellationToken,
@@ -134,22 +140,25 @@ impl Reaper {
         let counts = self.reader.lease_counts(self.clock.now())?;
         let due: BTreeSet<TargetName> =
             counts.into_iter().filter(|count| count.due > 0).map(|count| count.target).collect();
+        self.tries.keep(&due);
         for target in due {
-            if !self.tries.begin(&target) {
+            if self.tries.rests(&target) {
                 continue;
             }
+            let Some(busy) = self.tries.begin(Work::Sweep(target.clone())) else { continue };
             let (this, stop) = (Arc::clone(self), stop.clone());
             tracker.spawn(async move {
+                let _busy = busy;
                 if let Err(error) = this.sweep(&target, &stop).await {
                     tracing::error!(target.name = %target, "leases can't be read: {error}");
                 }
-                this.tries.end(&target);
             });
         }
         Ok(())
     }
 
-    /// Ends what is due at one target, until nothing is or the target can't be reached.
+    /// Ends what is due at one target, until nothing is or the target can't be reached. A call that hangs holds up its own
+    /// place, and nothing else: what becomes due meanwhile is not kept waiting for it.
     async fn sweep(
         self: &Arc<Self>,
         target: &TargetName,
@@ -160,41 +169,68 @@ impl Reaper {
             self.tries.unreachable(target, "the target is not in the configuration");
             return Ok(());
         };
-        while !stop.is_cancelled() {
-            let due = self.due(target)?;
-            if due.is_empty() {
-                return Ok(());
-            }
-            let mut running = JoinSet::new();
+        let goes_on = || !stop.is_cancelled() && !self.tries.rests(target);
+        let mut running = JoinSet::new();
+        let mut outcome = Ok(());
+        loop {
+            let due = if goes_on() && outcome.is_ok() { self.due(target) } else { Ok(Vec::new()) };
+            let due = due.unwrap_or_else(|error| {
+                outcome = Err(error);
+                Vec::new()
+            });
+            let mut begun = false;
             for lease in due {
-                if running.len() >= revoker.at_once() {
-                    running.join_next().await;
-                }
-                if stop.is_cancelled() || self.tries.rests(target) {
+                while running.len() >= revoker.at_once() && running.join_next().await.is_some() {}
+                if !goes_on() {
                     break;
                 }
+                let Some(busy) = self.place(&lease, revoker.at_once()) else { continue };
+                begun = true;
                 let (this, revoker) = (Arc::clone(self), Arc::clone(&revoker));
-                running.spawn(async move { this.end(&lease, &*revoker).await });
+                running.spawn(async move {
+                    let _busy = busy;
+                    let _survived = Survived(&this.tries, &lease);
+                    this.end(&lease, &*revoker).await;
+                });
             }
-            while running.join_next().await.is_some() {}
-            if self.tries.rests(target) {
-                return Ok(());
+            if begun {
+                continue;
+            }
+            tokio::select! {
+                ended = running.join_next() => if ended.is_none() {
+                    return outcome;
+                },
+                () = tokio::time::sleep(LOOK), if goes_on() => {}
             }
         }
-        Ok(())
     }
 
-    /// What is due at `target` and was not tried a moment ago.
+    /// A place to end `lease` on. Those that were tried before have half of the places, so that a few that hang do not keep the
+    /// others from being ended, nor new logins from being made (threat B04).
+    fn place(&self, lease: &StoredLease, at_once: usize) -> Option<(Busy, Option<Busy>)> {
+        let again = if self.tries.was_tried(lease.id) {
+            let place = |number| self.tries.begin(Work::Again(lease.target.clone(), number));
+            Some((0..at_once.div_ceil(2).max(1)).find_map(place)?)
+        } else {
+            None
+        };
+        Some((self.tries.begin(Work::End(lease.id))?, again))
+    }
+
+    /// What is due at `target` and was not tried a moment ago; first what was never tried.
     fn due(&self, target: &TargetName) -> Result<Vec<StoredLease>, ReadError> {
         let by = self.clock.now();
-        let mut skip = 0;
+        let (mut skip, mut again) = (0, Vec::new());
         loop {
             let due = self.reader.leases(Leases::Due { target, by, skip }, STRIDE)?;
             let last = due.len() < STRIDE as usize;
-            let free: Vec<_> =
-                due.into_iter().filter(|lease| !self.tries.lease_rests(lease.id)).collect();
-            if last || !free.is_empty() {
-                return Ok(free);
+            let free = due.into_iter().filter(|lease| !self.tries.lease_rests(lease.id));
+            let (tried, mut fresh): (Vec<_>, Vec<_>) =
+                free.partition(|lease| self.tries.was_tried(lease.id));
+            again.extend(tried);
+            if last || !fresh.is_empty() {
+                fresh.append(&mut again);
+                return Ok(fresh);
             }
             skip = skip.saturating_add(STRIDE);
         }
@@ -205,20 +241,29 @@ impl Reaper {
             // What is not there before the mint deadline may still come (threat B03).
             Ok(Gone::Absent) if self.clock.now() < lease.mint_deadline => {
                 self.tries.reached(&lease.target);
-                self.tries.postpone(lease, lease.mint_deadline);
+                let soon = self.clock.now().plus(LOOK_AGAIN);
+                self.tries.postpone(lease, soon.min(lease.mint_deadline));
             }
             Ok(Gone::Ended | Gone::Absent) => {
                 self.tries.reached(&lease.target);
-                self.tries.done(lease.id);
                 if self.write(lease, LeaseState::Revoked).await {
+                    self.tries.done(lease.id);
                     let now = self.clock.now();
                     let late = due_at(lease).map(|due| now.since(due)).unwrap_or_default();
                     self.watch.ended(&lease.target, late);
+                } else {
+                    // It is still due: a ledger that can't write must not have us ask the target a thousand times a second.
+                    self.tries.rest(lease);
                 }
             }
             Err(RevokeError::Unreachable(reason)) => {
                 self.watch.failed(&lease.target, "unreachable");
                 self.tries.unreachable(&lease.target, &reason);
+            }
+            Err(RevokeError::Lost(reason)) => {
+                self.watch.failed(&lease.target, "unreachable");
+                self.tries.unreachable(&lease.target, &reason);
+                self.tries.rest(lease);
             }
             Err(RevokeError::Failed(reason)) => {
                 self.watch.failed(&lease.target, "failed");
@@ -228,7 +273,8 @@ impl Reaper {
                     lease.id = %lease.id, target.name = %lease.target,
                     "lease `{}` can't be ended, try {failures}: {reason}", lease.id
                 );
-                if failures == IRREVOCABLE_AFTER && lease.state != LeaseState::Irrevocable {
+                // Not only the fifth time: that it was not recorded then must not leave it without an alarm.
+                if failures >= IRREVOCABLE_AFTER && lease.state != LeaseState::Irrevocable {
                     self.write(lease, LeaseState::Irrevocable).await;
                 }
             }
@@ -245,50 +291,15 @@ impl Reaper {
         }
         written.is_ok()
     }
+}
 
-    /// Whatever carries our mark and has no live lease is ended (threat B03): left by a lost store, or made by a hand.
-    ///
-    /// A lease is durable before its object exists, so what was listed first and has no lease afterwards never had one.
-    pub async fn look_for_orphans(&self) {
-        let revokers = self.revokers.load_full();
-        for (target, revoker) in revokers.iter() {
-            let found = match revoker.objects().await {
-                Ok(found) if found.is_empty() => continue,
-                Ok(found) => found,
-                Err(error) => {
-                    tracing::warn!(target.name = %target, "orphans can't be looked for: {error}");
-                    continue;
-                }
-            };
-            let known: BTreeSet<String> = match self.reader.leases(Leases::Live, u32::MAX) {
-                Ok(live) => live.into_iter().map(|lease| lease.object).collect(),
-                Err(error) => {
-                    tracing::error!("leases can't be read: {error}");
-                    return;
-                }
-            };
-            for object in found.into_iter().filter(|object| !known.contains(object)) {
-                self.end_orphan(target, &object, &**revoker).await;
-            }
-        }
-    }
+/// A defect of ours is a failure of the lease that it met, so that it is not met again and again without a pause (threat V06).
+struct Survived<'a>(&'a Tries, &'a StoredLease);
 
-    async fn end_orphan(&self, target: &TargetName, object: &str, revoker: &dyn Revoker) {
-        match revoker.revoke(object).await {
-            // A lease that was ended in between.
-            Ok(Gone::Absent) => {}
-            Ok(Gone::Ended) => {
-                self.watch.failed(target, "orphan");
-                tracing::error!(target.name = %target, "`{object}` had no lease and was ended");
-                let event = Event::Orphan { target: target.clone(), object: object.to_owned() };
-                if let Err(error) = self.ledger.commit(Proposal::of(event)).await {
-                    tracing::error!(target.name = %target, "an orphan was ended, and that was not recorded: {error}");
-                }
-            }
-            Err(error) => {
-                self.watch.failed(target, "orphan");
-                tracing::error!(target.name = %target, "`{object}` has no lease and can't be ended: {error}");
-            }
+impl Drop for Survived<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.failed(self.1, "a defect: the ending died");
         }
     }
 }

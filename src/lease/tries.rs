@@ -42,17 +42,48 @@ pub(super) struct Tries {
 
 #[derive(Debug, Default)]
 struct State {
-    sweeping: BTreeSet<TargetName>,
+    busy: BTreeSet<Work>,
     leases: HashMap<LeaseId, Failure>,
     targets: BTreeMap<TargetName, Failure>,
+    orphans: BTreeSet<(TargetName, String)>,
+}
+
+/// What is done by one task at a time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Work {
+    /// Ending what is due at a target.
+    Sweep(TargetName),
+    /// Looking for orphans at a target.
+    Search(TargetName),
+    /// Ending a lease.
+    End(LeaseId),
+    /// Ending one at a target that was tried before, on one of a few places for those.
+    Again(TargetName, usize),
+}
+
+/// Work under way: over when this drops, however it ended. A defect must not keep a target from being swept ever again.
+#[derive(Debug)]
+pub(super) struct Busy {
+    tries: Arc<Tries>,
+    work: Work,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.tries.state().busy.remove(&self.work);
+    }
 }
 
 #[derive(Clone, Debug)]
 struct Failure {
     target: TargetName,
     since: Instant,
+    /// How often it failed in a way that means something is wrong with it.
     count: u32,
+    /// How many pauses there were: what its next one is counted by.
+    pauses: u32,
     again: Instant,
+    pause: Duration,
     reason: String,
 }
 
@@ -67,13 +98,33 @@ impl Tries {
         state.targets.clear();
     }
 
-    /// Whether a sweep of `target` may begin: it is not being swept, and does not rest.
-    pub(super) fn begin(&self, target: &TargetName) -> bool {
-        !self.rests(target) && self.state().sweeping.insert(target.clone())
+    /// Begins `work`, unless it is under way.
+    pub(super) fn begin(self: &Arc<Self>, work: Work) -> Option<Busy> {
+        let free = self.state().busy.insert(work.clone());
+        free.then(|| Busy { tries: Arc::clone(self), work })
     }
 
-    pub(super) fn end(&self, target: &TargetName) {
-        self.state().sweeping.remove(target);
+    /// Forgets what failed at targets where nothing is due any more: somebody else ended it.
+    pub(super) fn keep(&self, due: &BTreeSet<TargetName>) {
+        let mut state = self.state();
+        state.leases.retain(|_, failure| due.contains(&failure.target));
+        state.targets.retain(|target, _| due.contains(target));
+    }
+
+    /// Whether the ledger tells of this orphan already.
+    pub(super) fn is_told(&self, target: &TargetName, object: &str) -> bool {
+        self.state().orphans.contains(&(target.clone(), object.to_owned()))
+    }
+
+    /// The ledger tells of this orphan now; or it is gone, and would be told of again.
+    pub(super) fn told(&self, target: &TargetName, object: &str, told: bool) {
+        let orphan = (target.clone(), object.to_owned());
+        let mut state = self.state();
+        if told {
+            state.orphans.insert(orphan);
+        } else {
+            state.orphans.remove(&orphan);
+        }
     }
 
     pub(super) fn rests(&self, target: &TargetName) -> bool {
@@ -81,9 +132,17 @@ impl Tries {
         self.state().targets.get(target).is_some_and(|failure| failure.rests(now))
     }
 
+    /// Whether a lease is being ended just now, or was tried a moment ago.
     pub(super) fn lease_rests(&self, id: LeaseId) -> bool {
         let now = self.clock.now();
-        self.state().leases.get(&id).is_some_and(|failure| failure.rests(now))
+        let state = self.state();
+        state.busy.contains(&Work::End(id))
+            || state.leases.get(&id).is_some_and(|failure| failure.rests(now))
+    }
+
+    /// Whether it was tried before, and was not ended.
+    pub(super) fn was_tried(&self, id: LeaseId) -> bool {
+        self.state().leases.get(&id).is_some_and(|failure| failure.pauses > 0)
     }
 
     pub(super) fn done(&self, id: LeaseId) {
@@ -98,9 +157,20 @@ impl Tries {
 
     /// Nothing is wrong, it is only too early.
     pub(super) fn postpone(&self, lease: &StoredLease, until: Instant) {
-        let (target, since) = (lease.target.clone(), self.clock.now());
-        let rest = Failure { target, since, count: 0, again: until, reason: String::new() };
+        let now = self.clock.now();
+        let rest =
+            Failure { again: until, pause: until.since(now), ..Failure::new(&lease.target, now) };
         self.state().leases.insert(lease.id, rest);
+    }
+
+    /// Nobody knows whether anything is wrong with this lease; the others go first, so that a few that hang do not keep all
+    /// the others from being ended (threat B04).
+    pub(super) fn rest(&self, lease: &StoredLease) {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let failure =
+            state.leases.entry(lease.id).or_insert_with(|| Failure::new(&lease.target, now));
+        self.pause(failure, now);
     }
 
     /// One more failure of a lease; tells how many there were.
@@ -128,19 +198,21 @@ impl Tries {
 
     fn count(&self, failure: &mut Failure, now: Instant, reason: &str) -> u32 {
         failure.count = failure.count.saturating_add(1);
-        failure.again = now.plus(self.pause(failure.count));
         reason.clone_into(&mut failure.reason);
+        self.pause(failure, now);
         failure.count
     }
 
     /// Doubled each time, and up to a quarter shorter by chance, so that not all come back at once.
-    fn pause(&self, failures: u32) -> Duration {
-        let doubled = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(8));
+    fn pause(&self, failure: &mut Failure, now: Instant) {
+        let doubled = FIRST_PAUSE.saturating_mul(1 << failure.pauses.min(8));
         let pause = doubled.min(LONGEST_PAUSE);
         let mut byte = [0];
         // Without randomness they come back together, which is slower and not wrong.
         let _ = self.chance.fill(&mut byte);
-        pause.saturating_sub(pause.mul_f64(f64::from(byte[0]) / 1_024.0))
+        failure.pauses = failure.pauses.saturating_add(1);
+        failure.pause = pause.saturating_sub(pause.mul_f64(f64::from(byte[0]) / 1_024.0));
+        failure.again = now.plus(failure.pause);
     }
 
     pub(super) fn troubles(&self) -> Vec<Trouble> {
@@ -164,12 +236,15 @@ impl Tries {
 
 impl Failure {
     fn new(target: &TargetName, now: Instant) -> Self {
-        Self { target: target.clone(), since: now, count: 0, again: now, reason: String::new() }
+        let (target, pause) = (target.clone(), Duration::ZERO);
+        let reason = String::new();
+        Self { target, since: now, count: 0, pauses: 0, again: now, pause, reason }
     }
 
     fn rests(&self, now: Instant) -> bool {
-        // A wall clock that was set back must not make a pause of hours; a postponed lease is due again when its time comes.
-        now < self.again && self.since <= now
+        // More than the whole pause is left only after the wall clock was set back: that must not make a pause of hours.
+        let left = self.again.since(now);
+        !left.is_zero() && left <= self.pause
     }
 
     fn trouble(&self) -> Trouble {

@@ -25,6 +25,8 @@ pub struct Claim<'a> {
     pub spend: Option<&'a Spend>,
     /// The epoch that the key ring must have, and the one that it gets: [`Change::KeyRing`].
     pub epoch: Option<(u64, u64)>,
+    /// The step that a lease is to take.
+    pub lease: Option<(LeaseId, LeaseState)>,
 }
 
 /// What became of a [`Claim`].
@@ -34,6 +36,9 @@ pub enum Verdict {
     Holds,
     /// The token was spent before, or by an earlier claim of this batch.
     AlreadySpent,
+    /// It holds, but for the step of its lease: that may not follow where the lease stands, or where an earlier claim of this
+    /// batch brings it.
+    Overtaken,
     /// The key ring has another epoch.
     Stale {
         /// The epoch that stands.

@@ -35,7 +35,8 @@ pub struct Gate {
 #[derive(Debug, Default)]
 struct State {
     failures: u32,
-    closed_until: Option<Instant>,
+    /// Until when it is closed, and how long that was when it closed.
+    closed: Option<(Instant, Duration)>,
     /// One caller is trying whether the target is back.
     trying: bool,
 }
@@ -99,18 +100,17 @@ impl Gate {
         if let Some(left) = closed(&state, self.clock.now()) {
             return Err(left);
         }
-        state.trying = state.closed_until.is_some();
+        state.trying = state.closed.is_some();
         Ok(Turn { gate: self, tries: state.trying })
     }
 }
 
 fn closed(state: &State, now: Instant) -> Option<Duration> {
-    let until = state.closed_until?;
+    let (until, pause) = state.closed?;
     match until.since(now) {
-        Duration::ZERO if state.trying => Some(FIRST_PAUSE),
-        Duration::ZERO => None,
-        // A wall clock that was set back does not close a gate for longer than it was closed.
-        left => Some(left.min(LONGEST_PAUSE)),
+        // More than the whole pause is left only after the wall clock was set back, by hours perhaps: then it is over, too.
+        left if left.is_zero() || left > pause => state.trying.then_some(FIRST_PAUSE),
+        left => Some(left),
     }
 }
 
@@ -131,7 +131,7 @@ impl Turn<'_> {
         if state.failures >= FAILURES {
             let doubled = state.failures.saturating_sub(FAILURES).min(8);
             let pause = FIRST_PAUSE.saturating_mul(1 << doubled).min(LONGEST_PAUSE);
-            state.closed_until = Some(self.gate.clock.now().plus(pause));
+            state.closed = Some((self.gate.clock.now().plus(pause), pause));
         }
     }
 }
@@ -179,6 +179,17 @@ mod tests {
         assert_eq!(gate.is_open(), Ok(()));
         assert_eq!(gate.pass(LIMIT, async { false }).await, Ok(false));
         assert_eq!(gate.is_open(), Ok(()), "one failure is none");
+    }
+
+    #[tokio::test]
+    async fn v04_a_wall_clock_that_is_set_back_does_not_keep_a_gate_closed() {
+        let (clock, gate) = gate(4);
+        for _ in 0..FAILURES {
+            let _ = gate.pass(LIMIT, async { false }).await;
+        }
+        clock.set(Instant::from_seconds(10));
+        assert_eq!(gate.is_open(), Ok(()));
+        assert_eq!(gate.pass(LIMIT, async { true }).await, Ok(true));
     }
 
     #[tokio::test]

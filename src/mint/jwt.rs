@@ -14,7 +14,6 @@ use crate::{
     grant::{Grant, TargetName},
     keys::keyring::{Active, Keyring, TokenType},
     ledger::Recorded,
-    secret::Secret,
     subject::{Algorithm, issuers::IssuerUrl},
     target::Expiry,
 };
@@ -240,7 +239,7 @@ impl Minter for JwtMinter {
             TokenType::Jwt => ("urn:ietf:params:oauth:token-type:jwt", "N_A"),
         };
         Ok(Credential {
-            value: Secret::from(token),
+            value: token,
             issued_token_type,
             token_type,
             expires_at: prepared.expires_at,

@@ -37,6 +37,8 @@ const MINT_DEADLINE: Duration = Duration::from_secs(30);
 /// How long the ending of one login may take: several statements in several databases.
 pub const REVOKE_LIMIT: Duration = Duration::from_secs(30);
 
+/// What no login is shorter than.
+const SHORTEST: Duration = Duration::from_secs(1);
 const PASSWORD_BYTES: usize = 24;
 const TOKEN_BYTES: usize = 32;
 /// What the holder's token begins with: secret scanners find it.
@@ -60,6 +62,8 @@ pub struct Login {
     /// Who it is for, for the server's own records: exchange, lease, rule, subject. Only letters, digits and ` ._:/@=-`, at
     /// most 400 bytes: what stands in it cannot end a literal anywhere (threat B01).
     pub attribution: String,
+    /// What was granted. A wall clock that is set back on the way must not make it longer (threats B08, B10).
+    lifetime: Duration,
     lease: LeaseToken,
 }
 
@@ -84,7 +88,7 @@ pub enum LoginError {
     /// It said no, or there was nothing to say: nothing of a new login is there, an old one is as it was.
     #[error("{0}")]
     Refused(String),
-    /// It could not be reached: nothing was begun.
+    /// It could not be reached, or was lost so early that nothing of what was begun is left.
     #[error("can't be reached: {0}")]
     Unreachable(String),
     /// The connection was lost, or the answer makes no sense, after something was begun.
@@ -97,7 +101,8 @@ pub enum LoginError {
 /// Duties, held by `tests/it/databases/battery.rs` on every kind of server:
 ///
 /// 1. when `make` returns, the login works and has the power of its role, no other; a failed `make` says truly whether anything
-///    may be left, and never retries by itself;
+///    may be left, and never retries by itself; what it does after the login is there fails if it is gone, and does not bring
+///    it back;
 /// 2. `end` is idempotent: afterwards the login is refused, its sessions are cut and nothing of it is left, or it is an error;
 ///    [`Gone::Absent`] only if the server said that there is none;
 /// 3. only names of [`Names`] are put into statements (threat B01): `end` refuses any other one;
@@ -190,7 +195,7 @@ impl Minter for LoginMinter {
         self.gate.is_open().map_err(MintError::Busy)?;
         let lifetime = lifetime::bounded(self.ceiling(), grant, &behind, &self.target.issuer);
         let expires_at = Instant::from_seconds(behind.now.plus(lifetime).seconds());
-        if expires_at <= behind.now {
+        if expires_at.since(behind.now) < SHORTEST {
             return Err(MintError::NoLifetime("less than a second".to_owned()));
         }
         let internal = |error: crate::chance::ChanceError| MintError::Internal(error.to_string());
@@ -212,6 +217,7 @@ impl Minter for LoginMinter {
             role: grant.role.clone(),
             expires_at,
             attribution: attribution(grant, &behind, id),
+            lifetime: expires_at.since(behind.now),
             lease: LeaseToken { id, token: Secret::from(token) },
         };
         Ok(Prepared {
@@ -229,24 +235,31 @@ impl Minter for LoginMinter {
         let Plan::Login(login) = prepared.plan else {
             return Err(MintError::Internal(format!("a {} is no login", prepared.plan.kind())));
         };
-        let now = self.clock.now();
-        // INVARIANT(intent-before-effect): what begins too late could take effect after the reaper looked.
-        let begin_by = prepared
-            .lease
-            .as_ref()
-            .map_or(now, |lease| lease.mint_deadline.minus(MINT_LIMIT).minus(STATEMENT_LIMIT));
-        if now > begin_by {
-            return Err(MintError::Refused("its time was over before it began".to_owned()));
+        // INVARIANT(intent-before-effect): without a lease nobody would end it.
+        let Some(deadline) = prepared.lease.as_ref().map(|lease| lease.mint_deadline) else {
+            return Err(MintError::Internal("a login without a lease".to_owned()));
+        };
+        // What begins too late could take effect after the reaper looked. Judged once before it waits for a place, and once
+        // when it has one: a machine may have slept in between.
+        let begin_by = deadline.minus(MINT_LIMIT).minus(STATEMENT_LIMIT);
+        let too_late = "its time was over before it began";
+        if self.clock.now() > begin_by {
+            return Err(MintError::Refused(too_late.to_owned()));
         }
-        // The end is told as a length, for the server's own clock to count; what is left when the statement leaves here.
-        let lifetime = async || {
-            let left = login.expires_at.since(self.clock.now());
-            if left.is_zero() {
+        let begin = async || {
+            let now = self.clock.now();
+            if now > deadline.minus(STATEMENT_LIMIT) {
+                return Err(LoginError::Refused(too_late.to_owned()));
+            }
+            // The end is told as a length, for the server's own clock to count; what is left when the statement leaves here.
+            // Less than a second is nothing: a server that counts in whole ones may read zero as unlimited (threat B10).
+            let left = login.expires_at.since(now).min(login.lifetime);
+            if left < SHORTEST {
                 return Err(LoginError::Refused("no lifetime is left".to_owned()));
             }
             self.server.make(&login, left).await
         };
-        let made = self.gate.pass(MINT_LIMIT, lifetime()).await;
+        let made = self.gate.pass(MINT_LIMIT, begin()).await;
         let access = made.map_err(not_passed)?.map_err(|error| match error {
             LoginError::Refused(_) | LoginError::Unreachable(_) => {
                 MintError::Refused(error.to_string())
@@ -309,19 +322,20 @@ fn not_passed(reason: NotPassed) -> MintError {
 }
 
 fn unreached(reason: NotPassed) -> RevokeError {
-    RevokeError::Unreachable(match reason {
-        NotPassed::Closed(_) => "it did not answer of late".to_owned(),
-        NotPassed::Full => "all connections were in use".to_owned(),
-        NotPassed::TimedOut => format!("no answer within {} s", REVOKE_LIMIT.as_secs()),
-    })
+    match reason {
+        NotPassed::Closed(_) => RevokeError::Unreachable("it did not answer of late".to_owned()),
+        NotPassed::Full => RevokeError::Unreachable("all connections were in use".to_owned()),
+        NotPassed::TimedOut => {
+            RevokeError::Lost(format!("none within {} s", REVOKE_LIMIT.as_secs()))
+        }
+    }
 }
 
 fn revoke_error(error: LoginError) -> RevokeError {
     match error {
         LoginError::Refused(reason) => RevokeError::Failed(reason),
-        LoginError::Unreachable(_) | LoginError::Lost(_) => {
-            RevokeError::Unreachable(error.to_string())
-        }
+        LoginError::Unreachable(reason) => RevokeError::Unreachable(reason),
+        LoginError::Lost(reason) => RevokeError::Lost(reason),
     }
 }
 

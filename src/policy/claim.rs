@@ -384,7 +384,8 @@ pub(in crate::policy) fn twin(name: &str, preset: &Preset) -> Option<&'static st
     if preset.claim(name)?.stability != Stability::Reusable {
         return None;
     }
-    let stem = name.strip_suffix("_path").or(name.strip_suffix("_name")).unwrap_or(name);
+    let stem = ["_path", "_name", "_slug"].iter().find_map(|suffix| name.strip_suffix(suffix));
+    let stem = stem.unwrap_or(name);
     ["_id", "_uid"]
         .iter()
         .find_map(|suffix| preset.claim(&format!("{stem}{suffix}")))

@@ -10,18 +10,6 @@ use crate::subject::{
     provider::{ClaimType, Stability},
 };
 
-/// Facts of the run that narrow a rule further, where the token has them.
-const NARROWING: [&str; 8] = [
-    "environment",
-    "environment_protected",
-    "ref",
-    "ref_path",
-    "ref_protected",
-    "event_name",
-    "pipeline_source",
-    "runner_environment",
-];
-
 /// A whole policy file with the rule that fits a token, for `target` and `role` (placeholders where none is named).
 ///
 /// `profile` is of the verified or the pasted token, `signed` are its claims as signed: they become the rule's case. Nothing
@@ -43,22 +31,22 @@ pub fn init(
     for Line { claim, value, comment } in &lines {
         let comment =
             comment.as_deref().map_or_else(String::new, |comment| format!("   # {comment}"));
-        push(&mut text, format_args!("      {claim}: {}{comment}\n", quoted(value)));
+        push(&mut text, format_args!("      {claim}: {}{comment}\n", json(value)));
     }
     text.push_str("    grants:\n");
     let (target, role) = (target.unwrap_or("TARGET"), role.unwrap_or("ROLE"));
     push(&mut text, format_args!("      - {{ target: {target}, role: {role}, lifetime: 15m }}\n"));
     text.push_str("cases:\n");
     push(&mut text, format_args!("  - permit: {id}\n    claims:\n"));
-    for (name, value) in signed.iter().filter(|(name, _)| belongs(name, &lines, profile.preset)) {
-        push(&mut text, format_args!("      {}: {}\n", quoted(name), json(value)));
+    for (name, value) in case(profile, signed, &lines) {
+        push(&mut text, format_args!("      {}: {}\n", quoted(&name), json(&value)));
     }
     text
 }
 
 struct Line {
     claim: String,
-    value: String,
+    value: Value,
     comment: Option<String>,
 }
 
@@ -71,19 +59,26 @@ fn lines(profile: &Profile) -> Vec<Line> {
             .and_then(Value::as_str)
             .filter(|text| !text.is_empty() && lint::literal(text).is_none())
     };
+    // What a condition can equal: a text, or the number that some ids are.
+    let scalar = |name: &str| match claims.get(name)? {
+        Value::String(_) => text(name).map(|text| Value::String(text.to_owned())),
+        number @ Value::Number(_) => Some(number.clone()),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    };
     let mut lines: Vec<Line> = Vec::new();
-    let pins = preset.pins.iter().filter(|set| set.iter().all(|claim| text(claim).is_some()));
-    for claim in pins.copied().flatten().chain(&NARROWING) {
+    let pins = preset.pins.iter().filter(|set| set.iter().all(|claim| scalar(claim).is_some()));
+    for claim in pins.copied().flatten().chain(preset.narrowing) {
         let known = preset.claim(claim).is_some() && !lines.iter().any(|line| line.claim == *claim);
-        let Some(value) = text(claim).filter(|_| known) else { continue };
-        let dangerous =
-            preset.dangerous.iter().any(|(name, values)| name == claim && values.contains(&value));
+        let Some(value) = scalar(claim).filter(|_| known) else { continue };
+        let dangerous = preset.dangerous.iter().any(|(name, values)| {
+            name == claim && value.as_str().is_some_and(|value| values.contains(&value))
+        });
         let comment = if dangerous {
             Some("strangers can cause this: keep the line only if it is meant".to_owned())
         } else {
             name_of(claim, preset).and_then(text).map(ToOwned::to_owned)
         };
-        lines.push(Line { claim: (*claim).to_owned(), value: value.to_owned(), comment });
+        lines.push(Line { claim: (*claim).to_owned(), value, comment });
     }
     lines
 }
@@ -91,19 +86,55 @@ fn lines(profile: &Profile) -> Vec<Line> {
 /// The name that stands beside an id: `repository_id` → `repository`.
 fn name_of(id: &str, preset: &Preset) -> Option<&'static str> {
     let stem = id.strip_suffix("_uid").or(id.strip_suffix("_id"))?;
-    [stem.to_owned(), format!("{stem}_path"), format!("{stem}_name")]
+    [stem.to_owned(), format!("{stem}_path"), format!("{stem}_name"), format!("{stem}_slug")]
         .iter()
         .find_map(|name| preset.claim(name))
         .map(|claim| claim.name)
 }
 
-/// Whether a signed claim is needed to tell the workload: ids, names, and what the rule asks. Nothing of the moment.
+/// The signed claims that the rule's case needs. Of what lies deeper only that which the preset gives a flat name, and which is
+/// needed itself.
+fn case(profile: &Profile, signed: &Claims, lines: &[Line]) -> Claims {
+    let preset = profile.preset;
+    let mut case = Claims::new();
+    for (name, value) in signed {
+        if belongs(name, lines, preset) {
+            case.insert(name.clone(), value.clone());
+        }
+    }
+    let absent = |(_, name): &&(&str, &str)| belongs(name, lines, preset);
+    for (pointer, _) in preset.lifted.iter().filter(absent) {
+        let Some(path) = super::claim::path_of(pointer) else { continue };
+        copy(signed, &mut case, &path);
+    }
+    case
+}
+
+/// Copies the value at `path` and the objects around it.
+fn copy(from: &Claims, to: &mut Claims, path: &[String]) {
+    let Some((first, rest)) = path.split_first() else { return };
+    let Some(value) = from.get(first) else { return };
+    match value {
+        _ if rest.is_empty() => {
+            to.insert(first.clone(), value.clone());
+        }
+        Value::Object(inner) => {
+            let into = to.entry(first.clone()).or_insert_with(|| Value::Object(Claims::new()));
+            if let Value::Object(into) = into {
+                copy(inner, into, rest);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {}
+    }
+}
+
+/// Whether a claim is needed to tell the workload: ids, names, and what the rule asks. Nothing of the moment.
 fn belongs(name: &str, lines: &[Line], preset: &Preset) -> bool {
     if name == "sub" || lines.iter().any(|line| line.claim == name) {
         return true;
     }
     let personal = ["actor", "user_", "groups_"].iter().any(|prefix| name.starts_with(prefix));
-    let derived_from = preset.name == "kubernetes" && name == "kubernetes.io";
+    let derived_from = preset.taken_apart.contains(&name);
     let known = preset.claim(name).is_some_and(|claim| {
         claim.kind != ClaimType::Object
             && matches!(claim.stability, Stability::Immutable | Stability::Reusable)
@@ -113,8 +144,8 @@ fn belongs(name: &str, lines: &[Line], preset: &Preset) -> bool {
 
 /// The rule's id: the last word of the workload's own name.
 fn id_of(profile: &Profile) -> String {
-    let names = ["repository", "project_path", "service_account", "sub"];
-    let name = names.iter().find_map(|name| profile.claims.get(*name).and_then(Value::as_str));
+    let mut names = profile.preset.label.iter().chain(&["sub"]);
+    let name = names.find_map(|name| profile.claims.get(*name).and_then(Value::as_str));
     let last = name.and_then(|name| name.rsplit(['/', ':']).next()).unwrap_or_default();
     let plain: String = last
         .chars()

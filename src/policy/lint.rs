@@ -7,7 +7,7 @@ use super::{
     condition::{Condition, Item, Test},
     document::RuleText,
 };
-use crate::{subject::Preset, yaml::Problem};
+use crate::{grant::Replay, subject::Preset, yaml::Problem};
 
 /// Refuses a rule that would admit strangers.
 pub(in crate::policy) fn rule(
@@ -45,6 +45,7 @@ pub(in crate::policy) fn rule(
         let hint = format!("add {ids}, or say `allow_organization: true`");
         problems.push(Problem::at(file, text.when_place, message).hint(hint));
     }
+    reused(file, text, known, problems);
     let workloads = conditions
         .iter()
         .filter(|condition| is_key(preset, condition))
@@ -56,6 +57,24 @@ pub(in crate::policy) fn rule(
         );
         problems
             .push(Problem::at(file, text.when_place, message).hint("split it into several rules"));
+    }
+}
+
+/// Where every token of a platform has one audience, at us and at everybody else, whoever receives one could bring it here: one use
+/// each, if the platform can hand out fresh ones (threats J24, C01).
+fn reused(file: &str, text: &RuleText, known: &Known<'_>, problems: &mut Vec<Problem>) {
+    let preset = known.preset;
+    let can_be_had_anew = preset.replay == Replay::Once;
+    if preset.platform.has_fixed_audience()
+        && can_be_had_anew
+        && text.replay.as_deref() == Some("reusable")
+    {
+        let message = format!(
+            "rule `{}` says `replay: reusable`, but tokens of `{}` have one audience for everybody",
+            text.id.value, preset.name
+        );
+        let hint = "remove the line: a job can have a fresh token for each exchange";
+        problems.push(Problem::at(file, text.when_place, message).hint(hint));
     }
 }
 

@@ -4,10 +4,8 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
-use arc_swap::ArcSwap;
 use thiserror::Error;
 
 use super::{CaseResult, Context, PolicySet, Source, compile::GUARDRAILS};
@@ -196,27 +194,4 @@ fn object_id(text: &str) -> Option<String> {
     let id = text.trim();
     let hexadecimal = id.bytes().all(|byte| byte.is_ascii_hexdigit());
     (hexadecimal && matches!(id.len(), 40 | 64)).then(|| id.to_owned())
-}
-
-/// The set in force. Replaced whole or not at all; whoever holds one keeps it (threat X11).
-#[derive(Debug)]
-pub struct Policies(ArcSwap<PolicySet>);
-
-impl Policies {
-    /// Puts `set` in force.
-    #[must_use]
-    pub fn of(set: PolicySet) -> Self {
-        Self(ArcSwap::from_pointee(set))
-    }
-
-    /// The set in force now.
-    #[must_use]
-    pub fn current(&self) -> Arc<PolicySet> {
-        self.0.load_full()
-    }
-
-    /// Puts `set` in force, and gives back the one that was.
-    pub fn replace(&self, set: PolicySet) -> Arc<PolicySet> {
-        self.0.swap(Arc::new(set))
-    }
 }

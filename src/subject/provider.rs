@@ -3,77 +3,93 @@
 use serde_json::Value;
 use thiserror::Error;
 
-use super::{Claims, json::kind};
+use self::claim::described;
+use super::Claims;
 use crate::grant::Replay;
 
+mod actions;
+mod aws;
+mod azure;
+mod azure_devops;
+mod bitbucket;
+mod buddy;
+mod buildkite;
 mod cambio;
+mod circleci;
+mod claim;
+mod codefresh;
 mod compound;
+mod fly;
+mod forgejo;
 mod generic;
 mod github;
 mod gitlab;
+mod google;
 mod kubernetes;
+mod modal;
+pub mod platform;
+mod semaphore;
+mod spacelift;
+mod spiffe;
+mod template;
+mod terraform;
+mod vercel;
 
+pub use aws::AWS;
+pub use azure::AZURE;
+pub use azure_devops::AZURE_DEVOPS;
+pub use bitbucket::BITBUCKET;
+pub use buddy::BUDDY;
+pub use buildkite::BUILDKITE;
 pub use cambio::CAMBIO;
+pub use circleci::CIRCLECI;
+pub use claim::{ClaimSpec, ClaimType, Stability};
+pub use codefresh::CODEFRESH;
+pub use fly::FLY;
+pub use forgejo::FORGEJO;
 pub use generic::GENERIC;
 pub use github::GITHUB;
 pub use gitlab::GITLAB;
+pub use google::GOOGLE;
 pub use kubernetes::KUBERNETES;
+pub use modal::MODAL;
+pub use platform::{Audience, Platform, UrlShape};
+pub use semaphore::SEMAPHORE;
+pub use spacelift::SPACELIFT;
+pub use spiffe::SPIFFE;
+pub use terraform::TERRAFORM;
+pub use vercel::VERCEL;
 
-/// All presets.
-pub static ALL: [&Preset; 5] = [&GITHUB, &GITLAB, &KUBERNETES, &CAMBIO, &GENERIC];
+/// All presets: CI platforms, clouds, and what serves any.
+pub static ALL: [&Preset; 22] = [
+    &GITHUB,
+    &GITLAB,
+    &KUBERNETES,
+    &AWS,
+    &AZURE,
+    &GOOGLE,
+    &SPIFFE,
+    &AZURE_DEVOPS,
+    &BITBUCKET,
+    &BUDDY,
+    &BUILDKITE,
+    &CIRCLECI,
+    &CODEFRESH,
+    &FLY,
+    &FORGEJO,
+    &MODAL,
+    &SEMAPHORE,
+    &SPACELIFT,
+    &TERRAFORM,
+    &VERCEL,
+    &CAMBIO,
+    &GENERIC,
+];
 
 /// The preset called `name`.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Preset> {
     ALL.into_iter().find(|preset| preset.name == name)
-}
-
-/// What a claim's value is. `null` is what GitLab sends for an absent value, and the empty text what GitHub sends: both pass the
-/// check of types, and no condition holds on either.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClaimType {
-    /// A string.
-    Text,
-    /// A string that holds only decimal digits.
-    NumericText,
-    /// `"true"` or `"false"` as a string, as CI platforms send it.
-    BooleanText,
-    /// A 64-bit integer.
-    Integer,
-    /// `true` or `false`.
-    Boolean,
-    /// A list of strings.
-    TextList,
-    /// An object; its members are named `claim: { member: … }` in policies, or by JSON Pointer.
-    Object,
-    /// Anything: only JSON Pointer conditions of the matching type hold.
-    Any,
-}
-
-/// Who can change a claim's value, and whether it can come to mean somebody else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stability {
-    /// Never reused for anything else: an id.
-    Immutable,
-    /// A name that can be renamed, deleted and taken by a stranger.
-    Reusable,
-    /// Whoever can push, open a pull request or write the job's definition chooses it.
-    ChosenByJob,
-    /// A fact of the run that the platform decides.
-    Platform,
-}
-
-/// One claim of a preset.
-#[derive(Clone, Copy, Debug)]
-pub struct ClaimSpec {
-    /// Its name in policies. One that ends in `*` stands for all names that begin so (`repo_property_*`).
-    pub name: &'static str,
-    /// Its value.
-    pub kind: ClaimType,
-    /// How far it can be trusted to keep its meaning.
-    pub stability: Stability,
-    /// One line for `policy init`, `policy check` and the documentation.
-    pub meaning: &'static str,
 }
 
 /// A claim is not what the preset knows it to be.
@@ -84,6 +100,19 @@ pub struct ClaimError {
     pub claim: String,
     /// What was found and what was expected.
     pub reason: String,
+}
+
+/// What is known of a token's own `sub`. Shapes are templates: `{claim}` agrees with that claim where the token has it, `{=claim}`
+/// also wants it there, `{}` is any text, and a final `**` any rest. What stands in a template ends where its next letters begin.
+#[derive(Clone, Copy, Debug)]
+pub enum Subject {
+    /// It says nothing that a claim says too, or [`Preset::derive`] takes it apart.
+    Opaque,
+    /// It has one of these shapes, and agrees with the claims (threat C03).
+    OneOf(&'static [&'static str]),
+    /// Administrators can set its shape, or it is not settled: where it has one of these, it agrees with the claims (threats
+    /// C03, C05); another contradicts nothing.
+    Perhaps(&'static [&'static str]),
 }
 
 /// What a preset adds to the signed claims: compound claims taken apart, or the reason why they can't be.
@@ -108,21 +137,44 @@ pub struct Preset {
     pub folded: &'static [&'static str],
     /// Values of a claim that a rule admits only by naming them (threat C06): (claim, values).
     pub dangerous: &'static [(&'static str, &'static [&'static str])],
-    /// Takes compound claims apart and cross-checks `sub` with the ids.
+    /// Flat names for claims that lie in objects or have unhandy names: (JSON Pointer, name). Such a name is never a signed one.
+    pub lifted: &'static [(&'static str, &'static str)],
+    /// The token's `sub`.
+    pub subject: Subject,
+    /// Takes compound claims apart and cross-checks `sub` with the ids, where [`Preset::lifted`] and [`Preset::subject`] don't.
     pub derive: Interpret,
+    /// Signed claims that [`Preset::derive`] takes apart, where a claim that it derives is among the pins or the dangerous ones: a
+    /// case of a policy needs them.
+    pub taken_apart: &'static [&'static str],
+    /// Facts of the run that `policy init` narrows a rule by, beside the pins.
+    pub narrowing: &'static [&'static str],
+    /// Claims whose last word serves `policy init` as the name of a rule.
+    pub label: &'static [&'static str],
+    /// What its issuers are like.
+    pub platform: Platform,
 }
+
+/// What a preset is before anything is known. Every default closes: no pin, so that no rule can be written; one use.
+pub const BARE: Preset = Preset {
+    name: "",
+    claims: &[],
+    pins: &[],
+    organizations: &[],
+    stable_ids: &[],
+    replay: Replay::Once,
+    folded: &[],
+    dangerous: &[],
+    lifted: &[],
+    subject: Subject::Opaque,
+    derive: |_| Ok(()),
+    taken_apart: &[],
+    narrowing: &[],
+    label: &["sub"],
+    platform: platform::UNKNOWN,
+};
 
 /// What RFC 7519 section 4.1 registers, and every issuer sends. The verifier has its own, stricter rules for them.
 const REGISTERED: [&str; 7] = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti"];
-
-impl ClaimSpec {
-    fn is_of(&self, name: &str) -> bool {
-        match self.name.strip_suffix('*') {
-            Some(prefix) => name.starts_with(prefix),
-            None => self.name == name,
-        }
-    }
-}
 
 impl Preset {
     /// The claim called `name`, if the preset knows it.
@@ -142,8 +194,11 @@ impl Preset {
     /// # Errors
     /// A known claim has another type, the token signs a claim that only we derive, or claims contradict each other.
     pub fn interpret(&self, mut claims: Claims) -> Result<(Claims, String), ClaimError> {
+        compound::lift(&mut claims, self.lifted)?;
         self.check_types(&claims)?;
         (self.derive)(&mut claims)?;
+        template::check_issuer(self, &claims)?;
+        template::check_subject(self, &claims)?;
         let stable = self.stable_id(&claims)?;
         Ok((claims, stable))
     }
@@ -154,9 +209,12 @@ impl Preset {
     /// None of the preset's sets of ids is wholly present.
     pub fn stable_id(&self, claims: &Claims) -> Result<String, ClaimError> {
         let stable = self.stable_ids.iter().find_map(|set| stable_id(claims, set));
-        stable.ok_or_else(|| ClaimError {
-            claim: "sub".to_owned(),
-            reason: format!("found none of the claims that name a {} workload", self.name),
+        stable.ok_or_else(|| {
+            let ways: Vec<String> = self.stable_ids.iter().map(|set| set.join("` and `")).collect();
+            let (name, ways) = (self.name, ways.join("`, or `"));
+            let reason =
+                format!("found none of the claims that name a {name} workload, expected `{ways}`");
+            ClaimError { claim: "sub".to_owned(), reason }
         })
     }
 
@@ -187,63 +245,20 @@ impl Preset {
     }
 }
 
-impl ClaimType {
-    fn admits(self, value: &Value) -> bool {
-        match (self, value) {
-            (Self::Any, _)
-            | (_, Value::Null)
-            | (Self::Text, Value::String(_))
-            | (Self::Boolean, Value::Bool(_))
-            | (Self::Object, Value::Object(_)) => true,
-            (Self::NumericText, Value::String(text)) => {
-                text.bytes().all(|byte| byte.is_ascii_digit())
-            }
-            (Self::BooleanText, Value::String(text)) => {
-                matches!(text.as_str(), "" | "true" | "false")
-            }
-            (Self::Integer, Value::Number(number)) => number.is_i64() || number.is_u64(),
-            (Self::TextList, Value::Array(list)) => list.iter().all(Value::is_string),
-            (
-                Self::Text
-                | Self::NumericText
-                | Self::BooleanText
-                | Self::Integer
-                | Self::Boolean
-                | Self::TextList
-                | Self::Object,
-                _,
-            ) => false,
-        }
-    }
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::NumericText => "text of decimal digits",
-            Self::BooleanText => "the text `true` or `false`",
-            Self::Integer => "an integer",
-            Self::Boolean => "`true` or `false`",
-            Self::TextList => "a list of texts",
-            Self::Object => "an object",
-            Self::Any => "anything",
-        }
-    }
-}
-
-fn described(value: &Value) -> String {
-    match value.as_str() {
-        Some(text) => {
-            format!("`{}`", text.chars().take(64).flat_map(char::escape_debug).collect::<String>())
-        }
-        None => kind(value).to_owned(),
-    }
-}
-
-/// `name:value` for each claim of `set`; none if one is absent or empty.
+/// `name:value` for each claim of `set`, texts and integers; none if one is absent or empty.
 fn stable_id(claims: &Claims, set: &[&str]) -> Option<String> {
     let mut parts = Vec::with_capacity(set.len());
     for name in set {
-        let value = claims.get(*name).and_then(Value::as_str).filter(|value| !value.is_empty())?;
+        let value = match claims.get(*name)? {
+            Value::String(text) if !text.is_empty() => text.clone(),
+            Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_)
+            | Value::Object(_) => return None,
+        };
         parts.push(format!("{name}:{value}"));
     }
     Some(parts.join(":"))

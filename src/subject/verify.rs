@@ -2,8 +2,6 @@
 
 use std::{fmt, sync::Arc};
 
-use arc_swap::ArcSwap;
-
 use super::{
     Claims, Issuer, Issuers, KeySourceError, Profile, Rejection, TokenDigest, UnverifiedToken,
     VerificationKey, VerifiedSubject,
@@ -19,7 +17,7 @@ mod text;
 
 /// Makes verified subjects, and is the only one that can.
 pub struct Verifier {
-    issuers: ArcSwap<Issuers>,
+    issuers: Issuers,
     clock: Arc<dyn Clock>,
 }
 
@@ -27,18 +25,13 @@ impl Verifier {
     /// A verifier for the tokens of `issuers`, at the times of `clock`.
     #[must_use]
     pub fn new(issuers: Issuers, clock: Arc<dyn Clock>) -> Self {
-        Self { issuers: ArcSwap::from_pointee(issuers), clock }
+        Self { issuers, clock }
     }
 
-    /// From now on these issuers, and no others. Verifications under way end with those they began with.
-    pub fn replace_issuers(&self, issuers: Issuers) {
-        self.issuers.store(Arc::new(issuers));
-    }
-
-    /// The issuers in force.
+    /// The issuers whose tokens it takes.
     #[must_use]
-    pub fn issuers(&self) -> Arc<Issuers> {
-        self.issuers.load_full()
+    pub const fn issuers(&self) -> &Issuers {
+        &self.issuers
     }
 
     /// Proves who `token` is about, or says why not.
@@ -85,7 +78,7 @@ impl Verifier {
 
     fn find_issuer(&self, claimed: &str) -> Result<Arc<Issuer>, Rejection> {
         let unknown = || Rejection::UnknownIssuer { found: excerpt(claimed) };
-        self.issuers.load().find(claimed).cloned().ok_or_else(unknown)
+        self.issuers.find(claimed).cloned().ok_or_else(unknown)
     }
 }
 

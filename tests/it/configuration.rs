@@ -2,6 +2,8 @@
 
 mod broken;
 mod files;
+mod logins;
+mod postgres;
 mod read;
 mod shipped;
 

@@ -7,4 +7,5 @@ mod key_journal;
 mod key_protector;
 mod key_source;
 mod minter;
+mod revoker;
 mod signer;

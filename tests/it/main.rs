@@ -23,9 +23,13 @@ mod aws;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod client;
+#[cfg(test)]
 mod configuration;
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+mod databases;
 #[cfg(test)]
 mod docs;
 #[cfg(test)]
@@ -35,10 +39,16 @@ mod exchange;
 #[cfg(test)]
 mod keys;
 #[cfg(test)]
+mod leases;
+#[cfg(test)]
 mod ledger;
+#[cfg(test)]
+mod platforms;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]
 mod sources;
 #[cfg(test)]
 mod verification;
+#[cfg(test)]
+mod x509;

@@ -2,7 +2,9 @@
 
 pub(crate) mod broker;
 pub(crate) mod issuer;
+pub(crate) mod server;
 pub(crate) mod services;
 pub(crate) mod serving;
 pub(crate) mod site;
+pub(crate) mod stand_in;
 pub(crate) mod token;

@@ -60,7 +60,7 @@ targets:
     roles: {{ reader: {{ scope: [orders.read] }} }}
     granted_by: [site.yaml]
     ceiling: 1h
-policies: {{ directory: policies }}
+{targets}policies: {{ directory: policies }}
 store: {{ sqlite: {{ path: state/cambio.db }} }}
 ledger:
   origin: cambio.test/journey
@@ -100,7 +100,7 @@ def free_ports(count):
 class Broker:
     """`cambio serve` on free loopback ports, in a folder of its own."""
 
-    def __init__(self, policy=POLICY):
+    def __init__(self, policy=POLICY, targets=""):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="broker-", dir=os.environ.get("CAMBIO_TEST_WORK")))
         self.port, self.operations_port = free_ports(2)
         self.url = f"http://127.0.0.1:{self.port}"
@@ -118,7 +118,7 @@ class Broker:
         (self.folder / "cambio.yaml").write_text(
             CONFIG.format(
                 url="https://cambio.test", issuer=ISSUER, audience=AUDIENCE, port=self.port,
-                operations=self.operations_port,
+                operations=self.operations_port, targets=targets,
             )
         )
         self.process = None

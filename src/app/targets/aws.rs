@@ -78,7 +78,6 @@ pub(super) fn maker(
         roles.insert(name.clone(), role);
     }
     let issuer = config.issuer.clone();
-    let examiner = StsExaminer::of(Arc::clone(&sts), identity.clone(), issuer.as_str().to_owned());
     let target = AwsTarget {
         name: target.name.clone(),
         issuer,
@@ -92,7 +91,7 @@ pub(super) fn maker(
     let (keyring, clock) = (Arc::clone(&means.keyring), Arc::clone(&means.clock));
     let minter = AwsMinter::of(target, sts, keyring, clock, Arc::clone(&means.chance))
         .map_err(|error| SceneError::Target(error.to_string()))?;
-    Ok(Made { minter: Arc::new(minter), revoker: None, examiner: Some(Arc::new(examiner)) })
+    Ok(Made { minter: Arc::new(minter), revoker: None })
 }
 
 fn role(role: &AwsRoleConfig) -> Result<AwsRole, String> {

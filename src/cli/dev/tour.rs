@@ -9,13 +9,10 @@ use url::Url;
 
 use super::curl::Fetch;
 use crate::{
-    cli::{
-        Failure, admin,
-        exchange::{Answer, Asked},
-        http, ledger,
-        render::cell,
-        token,
-    },
+    chance::SystemChance,
+    cli::{Failure, admin, http, ledger, render::cell, token},
+    client::{Answer, Asked, Broker, Patience, Refused, Waiting},
+    clock::SystemClock,
     sandbox::{Platform, Sandbox},
     secret::Secret,
 };
@@ -135,9 +132,11 @@ impl Tour<'_> {
             scope: None,
             lifetime: None,
         };
-        let end = match asked.of(&self.client, &self.broker).await? {
-            Answer::Issued(answer) => self.issued(&answer).await?,
-            Answer::Refused(_, answer) => self.refused(&answer).await?,
+        let broker = Broker::with(&self.broker, self.client.clone());
+        let mut waiting = Waiting::begin(Patience::default(), &SystemChance);
+        let end = match asked.of(&broker, &mut waiting, &SystemClock).await? {
+            Answer::Issued(issued) => self.issued(issued.reveal_answer()).await?,
+            Answer::Refused(refused) => self.refused(refused).await?,
         };
         Ok(Seen { visit, brought, line, end })
     }
@@ -155,8 +154,8 @@ impl Tour<'_> {
     }
 
     /// Asks for the explanation that only the operator gets.
-    async fn refused(&self, answer: &Map<String, Value>) -> Result<End, Failure> {
-        let exchange_id = cell(answer.get("exchange_id"));
+    async fn refused(&self, answer: Refused) -> Result<End, Failure> {
+        let exchange_id = answer.exchange_id.unwrap_or_default();
         // A refusal does not wait for its entry to be durable; who asks at once may be too early.
         let mut explanation = admin::explain(&self.socket, &exchange_id).await;
         for _ in 0..20 {
@@ -167,7 +166,7 @@ impl Tour<'_> {
             explanation = admin::explain(&self.socket, &exchange_id).await;
         }
         let explanation = explanation?;
-        Ok(End::Refused { error: cell(answer.get("error")), exchange_id, explanation })
+        Ok(End::Refused { error: answer.code, exchange_id, explanation })
     }
 
     /// The claims of a JWT of ours, verified with what `/jwks` publishes (RFC 7515 section 5.2).

@@ -115,8 +115,12 @@ impl Known {
     }
 }
 
-/// The provider whose tokens have such claims.
+/// The provider whose tokens have such an `iss`, or such claims.
 pub(super) fn guess(claims: &Claims) -> &'static str {
+    let issuer = claims.get("iss").and_then(Value::as_str);
+    if let Some(preset) = issuer.and_then(provider::platform::of_issuer) {
+        return preset.name;
+    }
     let has = |name: &str| claims.get(name).is_some_and(|value| !matches!(value, Value::Null));
     if has("kubernetes.io") {
         "kubernetes"
@@ -124,6 +128,18 @@ pub(super) fn guess(claims: &Claims) -> &'static str {
         "github"
     } else if has("namespace_id") || has("project_path") {
         "gitlab"
+    } else if has("terraform_workspace_id") {
+        "terraform"
+    } else if has("callerType") {
+        "spacelift"
+    } else if has("workflow_ref") {
+        "forgejo"
+    } else if claims
+        .get("sub")
+        .and_then(Value::as_str)
+        .is_some_and(|sub| sub.starts_with("spiffe://"))
+    {
+        "spiffe"
     } else {
         "generic"
     }

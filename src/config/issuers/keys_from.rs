@@ -10,6 +10,7 @@ use crate::{
         files::Need,
         reader::{Reader, text},
     },
+    subject::provider::UrlShape,
     yaml::{Field, Fields, Node, Shape},
 };
 
@@ -49,12 +50,12 @@ static DISCOVERED: Fields = Fields {
     fields: &[
         Field::optional(
             "jwks_uri",
-            "The key set itself, https; discovery is then not asked. Default: what discovery at `issuer` names",
+            "The key set itself, https; discovery is then not asked. Default: what discovery at `issuer` names, or the place that the provider is known for",
             Shape::Text,
         ),
         Field::optional(
             "jwks_origin",
-            "The one other origin (https, host, port) that a discovered key set may be on. Default: the issuer's own alone",
+            "The one other origin (https, host, port) that a discovered key set may be on. Default: the issuer's own alone; for google `https://www.googleapis.com`",
             Shape::Text,
         ),
         Field::optional(
@@ -101,10 +102,16 @@ pub(super) static KEYS: Fields = Fields {
     ],
 };
 
-pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<KeysFrom> {
+/// `known` is where the keys of such an issuer are, if elsewhere than discovery on its own origin says.
+pub(super) fn read(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    known: Option<&'static UrlShape>,
+) -> Option<KeysFrom> {
+    let place = |text: Option<&str>| text.and_then(|text| Url::parse(text).ok());
     let absent = Discovered {
-        jwks_uri: None,
-        jwks_origin: None,
+        jwks_uri: place(known.and_then(|known| known.jwks_uri)),
+        jwks_origin: place(known.and_then(|known| known.jwks_origin)),
         ca_file: None,
         bearer_token_file: None,
         private: false,
@@ -112,7 +119,14 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<KeysFrom> {
     };
     let Some(keys) = node.find("keys") else { return Some(KeysFrom::Discovered(Box::new(absent))) };
     match (keys.find("discovered"), keys.find("pinned")) {
-        (Some(map), None) => Some(KeysFrom::Discovered(Box::new(discovered(reader, map)))),
+        (Some(map), None) => {
+            let mut found = discovered(reader, map);
+            if found.jwks_uri.is_none() && found.jwks_origin.is_none() {
+                found.jwks_uri = absent.jwks_uri;
+                found.jwks_origin = absent.jwks_origin;
+            }
+            Some(KeysFrom::Discovered(Box::new(found)))
+        }
         (None, Some(map)) => {
             reader.path(map, "file", Need::File).map(|file| KeysFrom::Pinned { file })
         }

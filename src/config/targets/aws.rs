@@ -15,10 +15,8 @@ use crate::{
         reader::{Reader, is_audience, length, number, text, texts},
     },
     grant::RoleName,
-    subject::{
-        Algorithm,
-        json::{Limits, parse_object},
-    },
+    json::{Limits, parse_object},
+    subject::Algorithm,
     target::Role,
     yaml::{Field, Fields, Node, Place, Shape},
 };

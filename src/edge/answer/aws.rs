@@ -96,11 +96,12 @@ fn of_token(rejection: &Rejection) -> (StatusCode, &'static str) {
 
 fn of_mint(error: &MintError) -> (StatusCode, &'static str) {
     match error {
-        MintError::NoLifetime(_) => INVALID,
+        MintError::NoLifetime(_) | MintError::Request(_) => INVALID,
         // AWS refused, for certain: an SDK that tries again changes nothing. The owner finds the reason by the request id.
-        MintError::Refused(_) | MintError::Actors(_) | MintError::Unsuited(Unsuited::Claim, _) => {
-            DENIED
-        }
+        MintError::Refused(_)
+        | MintError::Actors(_)
+        | MintError::NoName(_)
+        | MintError::Unsuited(Unsuited::Claim, _) => DENIED,
         MintError::Unsuited(Unsuited::Narrowing, _) => {
             (StatusCode::BAD_REQUEST, "MalformedPolicyDocument")
         }

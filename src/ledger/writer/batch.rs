@@ -39,6 +39,8 @@ struct Judged {
 enum Fate {
     /// It becomes durable as proposed.
     Stands,
+    /// The same, but its lease does not take the step.
+    Overtaken,
     /// It becomes a refusal's entry.
     Spent,
     /// It becomes a refusal's entry.
@@ -207,6 +209,7 @@ impl Scribe {
         for (it, verdict) in judged.iter_mut().zip(verdicts) {
             match verdict {
                 Verdict::Holds => {}
+                Verdict::Overtaken => it.fate = Fate::Overtaken,
                 Verdict::AlreadySpent => it.fate = Fate::Spent,
                 Verdict::Stale { found } => it.fate = Fate::Out(Ok(Committed::Stale { found })),
             }
@@ -232,7 +235,12 @@ impl Judged {
             Some(Change::KeyRing { from, to, .. }) => Some((*from, *to)),
             _ => None,
         };
-        Claim { spend: self.proposal.spend.as_ref(), epoch }
+        let lease = match (&self.proposal.change, &self.proposal.event) {
+            (Some(Change::Concluded { lease, .. }), _) => *lease,
+            (_, Event::Lease { id, step, .. }) => Some((*id, *step)),
+            _ => None,
+        };
+        Claim { spend: self.proposal.spend.as_ref(), epoch, lease }
     }
 }
 
@@ -244,7 +252,7 @@ fn fence_of(fork: Instant) -> Instant {
 /// The row of a proposal, with its effects if it stands and without them if it became a refusal.
 fn row(it: &mut Judged, stamp: &Stamp) -> Option<Row> {
     let reason = match it.fate {
-        Fate::Stands => None,
+        Fate::Stands | Fate::Overtaken => None,
         Fate::Spent => Some("already_spent"),
         Fate::Blocked(_) => Some("blocked"),
         Fate::Out(_) => return None,
@@ -319,14 +327,17 @@ fn answer(judged: Vec<Judged>, batch: &Batch, shared: &Shared) {
     for it in judged {
         let receipt = match it.fate {
             Fate::Out(_) => None,
-            Fate::Stands | Fate::Spent | Fate::Blocked(_) => rows.next().map(receipt_of),
+            Fate::Stands | Fate::Overtaken | Fate::Spent | Fate::Blocked(_) => {
+                rows.next().map(receipt_of)
+            }
         };
         let outcome = match (it.fate, receipt) {
             (Fate::Out(outcome), _) => outcome,
             (Fate::Stands, Some(receipt)) => Ok(Committed::Durable(receipt)),
+            (Fate::Overtaken, Some(receipt)) => Ok(Committed::Overtaken(receipt)),
             (Fate::Spent, Some(receipt)) => Ok(Committed::AlreadySpent(receipt)),
             (Fate::Blocked(id), Some(receipt)) => Ok(Committed::Blocked(receipt, id)),
-            (Fate::Stands | Fate::Spent | Fate::Blocked(_), None) => {
+            (Fate::Stands | Fate::Overtaken | Fate::Spent | Fate::Blocked(_), None) => {
                 Err(CommitError::Stopped("an entry is missing".to_owned()))
             }
         };

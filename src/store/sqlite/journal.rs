@@ -1,6 +1,6 @@
 //! The write side: batches in, one transaction and one flush each.
 
-use std::{fs::File, path::PathBuf};
+use std::{collections::HashMap, fs::File, path::PathBuf};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -106,8 +106,8 @@ impl Journal for SqliteJournal {
 fn claim(connection: &Connection, claims: &[Claim<'_>]) -> Result<Vec<Verdict>, JournalError> {
     // IMMEDIATE: the write lock now, so that nothing which we judge by can change before the commit.
     connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-    let mut epoch = None;
-    claims.iter().map(|claim| judge(connection, claim, &mut epoch)).collect()
+    let mut earlier = Earlier::default();
+    claims.iter().map(|claim| judge(connection, claim, &mut earlier)).collect()
 }
 
 fn write(
@@ -144,14 +144,21 @@ fn checkpoint(connection: &Connection) -> Result<(), JournalError> {
     Ok(())
 }
 
+/// What the claims of a batch that were judged before this one will have changed.
+#[derive(Default)]
+struct Earlier {
+    epoch: Option<u64>,
+    leases: HashMap<LeaseId, LeaseState>,
+}
+
 /// One verdict. Nothing is used up by a claim that does not hold as a whole.
 fn judge(
     connection: &Connection,
     claim: &Claim<'_>,
-    epoch: &mut Option<u64>,
+    earlier: &mut Earlier,
 ) -> Result<Verdict, JournalError> {
     if let Some((wanted, _)) = claim.epoch {
-        let found = match *epoch {
+        let found = match earlier.epoch {
             Some(found) => found,
             None => read::key_ring(connection)?.map_or(0, |(epoch, _)| epoch),
         };
@@ -166,8 +173,17 @@ fn judge(
     }
     if let Some((_, next)) = claim.epoch {
         // Whoever comes later in this batch from the same epoch is too late.
-        *epoch = Some(next);
+        earlier.epoch = Some(next);
     }
+    let Some((id, step)) = claim.lease else { return Ok(Verdict::Holds) };
+    let from = match earlier.leases.get(&id) {
+        Some(from) => Some(*from),
+        None => state_of(connection, id)?.map(|(from, ..)| from),
+    };
+    if from.is_some_and(|from| !step.may_follow(from)) {
+        return Ok(Verdict::Overtaken);
+    }
+    earlier.leases.insert(id, step);
     Ok(Verdict::Holds)
 }
 
@@ -260,18 +276,29 @@ fn open_lease(
     Ok(())
 }
 
-/// A step that may not follow the state that stands is left out: the entry tells of it, the state does not go back.
-fn step_lease(connection: &Connection, id: LeaseId, step: LeaseState) -> Result<(), JournalError> {
+/// Where a lease stands, its mint deadline and its worst end.
+fn state_of(
+    connection: &Connection,
+    id: LeaseId,
+) -> Result<Option<(LeaseState, Instant, Instant)>, JournalError> {
     let found: Option<(String, i64, i64)> = connection
         .prepare_cached("SELECT state, mint_deadline, worst_end FROM lease WHERE id = ?1")?
         .query_row([id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
-    let Some((from, deadline, end)) = found else { return Ok(()) };
-    if !LeaseState::of(&from).is_some_and(|from| step.may_follow(from)) {
+    let Some((word, deadline, end)) = found else { return Ok(None) };
+    let state = LeaseState::of(&word)
+        .ok_or_else(|| JournalError(format!("`{word}` is no state of a lease")))?;
+    let instant = |at: i64| Instant::from_milliseconds(at.unsigned_abs());
+    Ok(Some((state, instant(deadline), instant(end))))
+}
+
+/// A step that may not follow the state that stands is left out: the entry tells of it, the state does not go back.
+fn step_lease(connection: &Connection, id: LeaseId, step: LeaseState) -> Result<(), JournalError> {
+    let Some((from, deadline, end)) = state_of(connection, id)? else { return Ok(()) };
+    if !step.may_follow(from) {
         return Ok(());
     }
-    let instant = |at: i64| Instant::from_milliseconds(at.unsigned_abs());
-    let due = step.due(instant(deadline), instant(end)).map(at);
+    let due = step.due(deadline, end).map(at);
     connection
         .prepare_cached("UPDATE lease SET state = ?2, due = ?3 WHERE id = ?1")?
         .execute(params![id.as_bytes(), step.as_str(), due])?;

@@ -178,7 +178,9 @@ fn check_purpose(members: &Claims) -> Result<(), Unusable> {
     if let Some(private) = PRIVATE_MEMBERS.into_iter().find(|name| members.contains_key(*name)) {
         return Err(Unusable::Private(private));
     }
-    if members.get("use").is_some_and(|purpose| purpose.as_str() != Some("sig")) {
+    // RFC 7517 section 4.2; in the bundle of a SPIFFE trust domain, JWT-SVID section 6.1 has a word of its own.
+    let signs = |purpose: &Value| matches!(purpose.as_str(), Some("sig" | "jwt-svid"));
+    if members.get("use").is_some_and(|purpose| !signs(purpose)) {
         return Err(Unusable::Purpose { member: "use" });
     }
     let verifies = |operations: &Value| {

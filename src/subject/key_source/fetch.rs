@@ -2,7 +2,7 @@
 //! only to origins that the configuration names.
 
 use std::{
-    fmt, fs, io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     time::Duration,
@@ -13,17 +13,16 @@ use reqwest::{
     header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, HeaderMap, HeaderValue},
     redirect,
 };
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
-};
-use rustls_platform_verifier::Verifier;
+use rustls::ClientConfig;
 use thiserror::Error;
 use tokio::io::AsyncReadExt as _;
 use url::{Origin, Url};
 
 use super::guard::{Guard, GuardError, Lookup, Reach, SystemLookup};
-use crate::secret::Secret;
+use crate::{
+    secret::Secret,
+    web::{self, Roots, WebError, causes},
+};
 
 /// The most bytes of a bearer-token file: a projected service-account token has one or two thousand.
 const MAXIMUM_BEARER: u64 = 16 * 1024;
@@ -249,47 +248,21 @@ async fn read_token(path: &Path) -> io::Result<Secret> {
     Ok(Secret::new(bytes))
 }
 
-/// TLS 1.2 and 1.3 by aws-lc-rs, named here rather than taken from a process-wide default that somebody else may set.
 fn tls(bounds: &Bounds) -> Result<ClientConfig, FetchError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let setup = |error: &dyn fmt::Display| FetchError::Setup(format!("TLS client: {error}"));
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| setup(&error))?;
-    if let Some(path) = &bounds.ca {
-        return Ok(builder.with_root_certificates(roots_of(path)?).with_no_client_auth());
-    }
-    if bounds.reach == Reach::DangerouslyLoopback {
+    let roots = match (&bounds.ca, bounds.reach) {
+        (Some(path), _) => Roots::Only(path),
         // Plain http: no certificate will be accepted from anybody.
-        return Ok(builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth());
-    }
-    // Without a single root this is an error here, not a panic or a failure of every later fetch.
-    let verifier = Verifier::new(provider).map_err(|error| {
-        FetchError::Setup(format!(
-            "this machine has no trust roots to check issuers' certificates with ({error}): install a CA bundle, or name one \
-             in the issuer's `ca`"
-        ))
-    })?;
-    Ok(builder
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth())
-}
-
-fn roots_of(path: &Path) -> Result<RootCertStore, FetchError> {
-    let fail = |reason: String| FetchError::Setup(format!("CA file `{}` {reason}", path.display()));
-    let pem = fs::read(path).map_err(|error| fail(format!("can't be read: {error}")))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| fail(format!("is not PEM: {error}")))?;
-        roots
-            .add(certificate)
-            .map_err(|error| fail(format!("holds a certificate that is not a root: {error}")))?;
-    }
-    if roots.is_empty() {
-        return Err(fail("holds no certificate".to_owned()));
-    }
-    Ok(roots)
+        (None, Reach::DangerouslyLoopback) => Roots::Nobody,
+        (None, Reach::Public | Reach::Private) => Roots::Platform,
+    };
+    web::tls(roots).map_err(|error| {
+        let way_out = if matches!(error, WebError::NoRoots(_)) {
+            ", or name one in the issuer's `ca`"
+        } else {
+            ""
+        };
+        FetchError::Setup(format!("{error}{way_out}"))
+    })
 }
 
 /// RFC 9111 section 5.2.2.
@@ -312,16 +285,4 @@ fn max_age(headers: &HeaderMap) -> Option<Duration> {
         };
     }
     shortest.map(Duration::from_secs)
-}
-
-/// An error and what caused it, joined with colons.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

@@ -1,12 +1,13 @@
 //! Tokens of our own as subject tokens: delegation, by explicit rule alone (threat X06).
 
 use super::{
-    ClaimSpec,
+    BARE, ClaimSpec,
     ClaimType::{Object, Text},
     Preset,
     Stability::{Immutable, Platform},
+    platform,
 };
-use crate::grant::Replay;
+use crate::{grant::Replay, subject::Algorithm};
 
 /// Our issuer, configured as an issuer like any other. `sub` is immutable because issuer names are never reused.
 pub static CAMBIO: Preset = Preset {
@@ -18,7 +19,12 @@ pub static CAMBIO: Preset = Preset {
     replay: Replay::Once,
     folded: &[],
     dangerous: &[],
-    derive: |_| Ok(()),
+    platform: platform::Platform {
+        algorithms: &[Algorithm::ES256],
+        accepted_types: &["JWT", "at+jwt"],
+        ..platform::UNKNOWN
+    },
+    ..BARE
 };
 
 const CLAIMS: &[ClaimSpec] = &[

@@ -35,21 +35,52 @@ pub(super) fn split_at_ref(text: &str, marker: &str) -> Option<Value> {
     well_formed.then(|| json!({ "path": format!("{before}{marker}{file}"), "ref": reference }))
 }
 
-/// Compares what `sub` says under some key with the claim that says the same (threat C03). An absent claim contradicts nothing.
-pub(super) fn agree(claims: &Claims, claim: &str, in_sub: &str) -> Result<(), ClaimError> {
+/// Compares what `of` (`sub`, or `iss`) says with the claim that says the same (threat C03). An absent claim contradicts nothing.
+pub(super) fn agree(of: &str, claims: &Claims, claim: &str, said: &str) -> Result<(), ClaimError> {
     let Some(signed) = claims.get(claim).filter(|value| !value.is_null()) else { return Ok(()) };
-    // GitHub's and GitLab's names are case-insensitive; ids are digits (threat C09).
-    if signed.as_str().is_some_and(|signed| signed.eq_ignore_ascii_case(in_sub)) {
+    // Names of platforms are case-insensitive; ids are digits, and nothing is authorised by this comparison (threat C09).
+    let same = match signed {
+        Value::String(signed) => signed.eq_ignore_ascii_case(said),
+        Value::Number(signed) => signed.to_string() == said,
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => false,
+    };
+    if same {
         return Ok(());
     }
     Err(error(
-        "sub",
+        of,
         format!(
-            "`sub` and `{claim}` disagree: found {} and {}",
-            described(&Value::String(in_sub.to_owned())),
+            "`{of}` and `{claim}` disagree: found {} and {}",
+            described(&Value::String(said.to_owned())),
             described(signed)
         ),
     ))
+}
+
+/// Puts what stands at each pointer under its flat name as well. An absent value, or `null`, is not there under the flat name
+/// either.
+pub(super) fn lift(
+    claims: &mut Claims,
+    lifted: &[(&'static str, &'static str)],
+) -> Result<(), ClaimError> {
+    for (_, name) in lifted {
+        refuse_signed(claims, &[*name])?;
+    }
+    for (pointer, name) in lifted {
+        let value = at(claims, pointer).filter(|value| !value.is_null()).cloned();
+        if let Some(value) = value {
+            claims.insert((*name).to_owned(), value);
+        }
+    }
+    Ok(())
+}
+
+/// What stands at a JSON Pointer (RFC 6901), through objects only.
+fn at<'c>(claims: &'c Claims, pointer: &str) -> Option<&'c Value> {
+    let plain = |part: &str| part.replace("~1", "/").replace("~0", "~");
+    let mut parts = pointer.strip_prefix('/')?.split('/').map(plain);
+    let first = claims.get(&parts.next()?)?;
+    parts.try_fold(first, |value, part| value.as_object()?.get(&part))
 }
 
 /// The `key:value` pairs of a composed `sub`. Values escape `:` as `%3A`; a key of `alone` has no value.

@@ -1,7 +1,7 @@
 //! Any other issuer: nothing is known but `sub`.
 
 use super::{
-    ClaimSpec,
+    BARE, ClaimSpec,
     ClaimType::Text,
     Preset,
     Stability::{Platform, Reusable},
@@ -19,7 +19,7 @@ pub static GENERIC: Preset = Preset {
     replay: Replay::Reusable,
     folded: &[],
     dangerous: &[],
-    derive: |_| Ok(()),
+    ..BARE
 };
 
 const CLAIMS: &[ClaimSpec] = &[

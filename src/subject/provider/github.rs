@@ -1,13 +1,21 @@
 //! GitHub Actions, on GitHub.com, GHE.com and GitHub Enterprise Server.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::{
-    ClaimError, ClaimSpec,
-    ClaimType::{BooleanText, NumericText, Object, Text},
+    Audience, BARE, ClaimError, ClaimSpec,
+    ClaimType::{NumericText, Object, Text},
     Preset,
     Stability::{ChosenByJob, Immutable, Platform, Reusable},
+    actions::{
+        ACTOR, BASE_REF, EVENT_NAME, HEAD_REF, REF, REF_PROTECTED, REF_TYPE, REPOSITORY,
+        REPOSITORY_OWNER, RUN_ATTEMPT, RUN_ID, RUN_NUMBER, SHA, STRANGERS_EVENTS, WORKFLOW,
+        WORKFLOW_FILE, WORKFLOW_REF,
+    },
     compound::{agree, error, pairs, refuse_signed, split_at_ref},
+    platform,
 };
 use crate::{grant::Replay, subject::Claims};
 
@@ -23,25 +31,16 @@ pub static GITHUB: Preset = Preset {
     folded: &["repository", "repository_owner", "enterprise", "environment"],
     dangerous: &[("event_name", STRANGERS_EVENTS)],
     derive,
+    narrowing: &["environment", "ref", "ref_protected", "event_name", "runner_environment"],
+    label: &["repository"],
+    platform: platform::Platform {
+        default_url: Some("https://token.actions.githubusercontent.com"),
+        maximum_lifetime: Duration::from_mins(15),
+        audience: Audience::Chosen { unasked: &["https://github.com/**"] },
+        ..platform::UNKNOWN
+    },
+    ..BARE
 };
-
-/// Events that a stranger can cause, or that run with the trust of the default branch on a stranger's input (threat C06).
-const STRANGERS_EVENTS: &[&str] = &[
-    "commit_comment",
-    "discussion",
-    "discussion_comment",
-    "fork",
-    "gollum",
-    "issue_comment",
-    "issues",
-    "pull_request",
-    "pull_request_comment",
-    "pull_request_review",
-    "pull_request_review_comment",
-    "pull_request_target",
-    "watch",
-    "workflow_run",
-];
 
 /// GitHub sends texts only: numbers and booleans too.
 const CLAIMS: &[ClaimSpec] = &[
@@ -52,24 +51,14 @@ const CLAIMS: &[ClaimSpec] = &[
         meaning: "subject; its shape is set by repository and organisation administrators, so match on other claims",
     },
     ClaimSpec { name: "jti", kind: Text, stability: Platform, meaning: "id of this token" },
-    ClaimSpec {
-        name: "repository",
-        kind: Text,
-        stability: Reusable,
-        meaning: "owner and name of the repository",
-    },
+    REPOSITORY,
     ClaimSpec {
         name: "repository_id",
         kind: NumericText,
         stability: Immutable,
         meaning: "id of the repository",
     },
-    ClaimSpec {
-        name: "repository_owner",
-        kind: Text,
-        stability: Reusable,
-        meaning: "name of the repository's owner",
-    },
+    REPOSITORY_OWNER,
     ClaimSpec {
         name: "repository_owner_id",
         kind: NumericText,
@@ -94,43 +83,13 @@ const CLAIMS: &[ClaimSpec] = &[
         stability: Immutable,
         meaning: "id of the enterprise",
     },
-    ClaimSpec {
-        name: "ref",
-        kind: Text,
-        stability: ChosenByJob,
-        meaning: "full name of the branch or tag that the run is for",
-    },
-    ClaimSpec { name: "ref_type", kind: Text, stability: Platform, meaning: "branch or tag" },
-    ClaimSpec {
-        name: "ref_protected",
-        kind: BooleanText,
-        stability: Platform,
-        meaning: "whether rules protect the ref",
-    },
-    ClaimSpec {
-        name: "sha",
-        kind: Text,
-        stability: ChosenByJob,
-        meaning: "commit that the run is for",
-    },
-    ClaimSpec {
-        name: "head_ref",
-        kind: Text,
-        stability: ChosenByJob,
-        meaning: "source branch of a pull request; a fork chooses it",
-    },
-    ClaimSpec {
-        name: "base_ref",
-        kind: Text,
-        stability: ChosenByJob,
-        meaning: "target branch of a pull request",
-    },
-    ClaimSpec {
-        name: "event_name",
-        kind: Text,
-        stability: Platform,
-        meaning: "event that began the run",
-    },
+    REF,
+    REF_TYPE,
+    REF_PROTECTED,
+    SHA,
+    HEAD_REF,
+    BASE_REF,
+    EVENT_NAME,
     ClaimSpec {
         name: "environment",
         kind: Text,
@@ -143,18 +102,8 @@ const CLAIMS: &[ClaimSpec] = &[
         stability: Immutable,
         meaning: "id of the environment",
     },
-    ClaimSpec {
-        name: "workflow",
-        kind: Text,
-        stability: ChosenByJob,
-        meaning: "free-text name of the workflow",
-    },
-    ClaimSpec {
-        name: "workflow_ref",
-        kind: Text,
-        stability: ChosenByJob,
-        meaning: "file and ref of the workflow",
-    },
+    WORKFLOW,
+    WORKFLOW_REF,
     ClaimSpec {
         name: "workflow_sha",
         kind: Text,
@@ -179,31 +128,16 @@ const CLAIMS: &[ClaimSpec] = &[
         stability: Platform,
         meaning: "github-hosted or self-hosted",
     },
-    ClaimSpec {
-        name: "actor",
-        kind: Text,
-        stability: Reusable,
-        meaning: "login of who began the run",
-    },
+    ACTOR,
     ClaimSpec {
         name: "actor_id",
         kind: NumericText,
         stability: Immutable,
         meaning: "id of who began the run",
     },
-    ClaimSpec { name: "run_id", kind: NumericText, stability: Platform, meaning: "id of the run" },
-    ClaimSpec {
-        name: "run_number",
-        kind: NumericText,
-        stability: Platform,
-        meaning: "number of the run within its workflow",
-    },
-    ClaimSpec {
-        name: "run_attempt",
-        kind: NumericText,
-        stability: Platform,
-        meaning: "which attempt of the run this is",
-    },
+    RUN_ID,
+    RUN_NUMBER,
+    RUN_ATTEMPT,
     ClaimSpec {
         name: "check_run_id",
         kind: NumericText,
@@ -228,12 +162,7 @@ const CLAIMS: &[ClaimSpec] = &[
         stability: ChosenByJob,
         meaning: "derived from job_workflow_ref: path and ref; anyone may call a public workflow, so pin the repository too",
     },
-    ClaimSpec {
-        name: "workflow_file",
-        kind: Object,
-        stability: ChosenByJob,
-        meaning: "derived from workflow_ref: path and ref",
-    },
+    WORKFLOW_FILE,
 ];
 
 /// Folder of workflow files: where the file name begins.
@@ -259,7 +188,7 @@ fn check_subject(claims: &Claims) -> Result<(), ClaimError> {
         match key {
             "repo" => check_repo(claims, &value)?,
             "repository" | "repository_id" | "repository_owner" | "repository_owner_id" => {
-                agree(claims, key, &value)?;
+                agree("sub", claims, key, &value)?;
             }
             _ => {}
         }
@@ -287,8 +216,8 @@ fn check_repo(claims: &Claims, repo: &str) -> Result<(), ClaimError> {
     if owner.is_empty() || name.is_empty() || name.contains('/') {
         return Err(malformed());
     }
-    agree(claims, "repository_owner", owner)?;
-    agree(claims, "repository", &format!("{owner}/{name}"))?;
+    agree("sub", claims, "repository_owner", owner)?;
+    agree("sub", claims, "repository", &format!("{owner}/{name}"))?;
     let Some((owner_id, id)) = ids else { return Ok(()) };
     let is_id = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if !(is_id(owner_id) && is_id(id)) {
@@ -298,7 +227,7 @@ fn check_repo(claims: &Claims, repo: &str) -> Result<(), ClaimError> {
         if !claims.get(claim).is_some_and(Value::is_string) {
             return Err(error(claim, format!("`sub` has an id, but `{claim}` is missing")));
         }
-        agree(claims, claim, value)?;
+        agree("sub", claims, claim, value)?;
     }
     Ok(())
 }

@@ -3,11 +3,12 @@
 use serde_json::Value;
 
 use super::{
-    ClaimError, ClaimSpec,
+    BARE, ClaimError, ClaimSpec,
     ClaimType::{Any, BooleanText, Integer, NumericText, Object, Text, TextList},
     Preset,
     Stability::{ChosenByJob, Immutable, Platform, Reusable},
     compound::{agree, pairs, refuse_signed, split_at_ref},
+    platform,
 };
 use crate::{grant::Replay, subject::Claims};
 
@@ -23,6 +24,18 @@ pub static GITLAB: Preset = Preset {
     folded: &["project_path", "namespace_path", "job_project_path", "job_namespace_path"],
     dangerous: &[("pipeline_source", FOREIGN_SOURCES)],
     derive,
+    narrowing: &[
+        "environment",
+        "environment_protected",
+        "ref",
+        "ref_path",
+        "ref_protected",
+        "pipeline_source",
+        "runner_environment",
+    ],
+    label: &["project_path"],
+    platform: platform::Platform { default_url: Some("https://gitlab.com"), ..platform::UNKNOWN },
+    ..BARE
 };
 
 /// Pipelines that run what a fork or a holder of some other token brings (threats C06, C11).
@@ -252,7 +265,7 @@ fn derive(claims: &mut Claims) -> Result<(), ClaimError> {
     let sub = claims.get("sub").and_then(Value::as_str).unwrap_or_default();
     for (key, value) in pairs(sub, &[]) {
         if matches!(key, "project_path" | "project_id" | "namespace_path" | "namespace_id") {
-            agree(claims, key, &value)?;
+            agree("sub", claims, key, &value)?;
         }
     }
     // `host/group/project//path/in/repository@ref`.

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    ClaimError, ClaimSpec,
+    BARE, ClaimError, ClaimSpec,
     ClaimType::{Object, Text},
     Preset,
     Stability::{Immutable, Platform, Reusable},
@@ -28,6 +28,9 @@ pub static KUBERNETES: Preset = Preset {
     folded: &[],
     dangerous: &[("service_account", &["default"])],
     derive,
+    taken_apart: &["kubernetes.io"],
+    label: &["service_account"],
+    ..BARE
 };
 
 /// Names without `derived` are signed; the others come out of `kubernetes.io`.

@@ -131,11 +131,29 @@ async fn the_duties_hold_on_sqlite() {
     everything_is_durable_before_the_answer(&*ledger, &log).await;
     one_of_a_thousand_spenders_wins(Arc::clone(&ledger)).await;
     a_conflict_is_its_own(&*ledger).await;
+    a_step_that_comes_too_late_is_overtaken(&*ledger, &log).await;
     log.clock.pass(Duration::from_secs(5));
     durable(ledger.commit(grant(6)).await);
     log.clock.set(NOW);
     durable(ledger.commit(grant(7)).await);
     the_log_has_no_gap_and_time_never_goes_back(&*log.reader);
+}
+
+/// Duty 6: on the lease that [`everything_is_durable_before_the_answer`] opened.
+async fn a_step_that_comes_too_late_is_overtaken(ledger: &dyn Commit, log: &Log) {
+    let id = LeaseId::from_bytes([1; 16]);
+    let revoking = Proposal::of(Event::Lease { id, step: LeaseState::Revoking, by: Some(by()) });
+    let concluded = |state| Proposal {
+        change: Some(Change::Concluded { release: None, lease: Some((id, state)) }),
+        ..Proposal::of(Event::Concluded { exchange_id: exchange(1), outcome: "minted" })
+    };
+    durable(ledger.commit(revoking.clone()).await);
+    for late in [concluded(LeaseState::Active), concluded(LeaseState::Void), revoking] {
+        let outcome = ledger.commit(late).await;
+        assert!(matches!(outcome, Ok(Committed::Overtaken(_))), "duty 6: {outcome:?}");
+    }
+    let stands = log.reader.leases(Leases::Of(id), 1).unwrap().pop().unwrap();
+    assert_eq!(stands.state, LeaseState::Revoking, "duty 6");
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ impl Powers for FakePowers {
         self.0.lock().unwrap().push((power.clone(), by.clone()));
         match power {
             Power::LiftBlock { id } => Err(PowerError::NotFound(format!("no block `{id}`"))),
-            Power::RotateKeys => Err(PowerError::Conflict("no announced key".to_owned())),
+            Power::RotateKeys { .. } => Err(PowerError::Conflict("no announced key".to_owned())),
             Power::Fork => Err(PowerError::Failed("disk".to_owned())),
             _ => Ok(json!({ "done": true })),
         }

@@ -35,6 +35,7 @@ async fn the_metadata_document_is_pinned() {
             "id_token_signing_alg_values_supported": ["ES256"],
             "claims_supported":
                 ["iss", "sub", "aud", "exp", "iat", "nbf", "jti", "client_id", "scope", "act"],
+            "cambio_ca_bundle": "https://broker.example/ca/{target}.pem",
         })
     );
     let oauth = read(&router, "/.well-known/oauth-authorization-server").await;

@@ -77,6 +77,15 @@ impl Published for FakeRest {
     fn algorithms(&self) -> Vec<&'static str> {
         vec!["ES256"]
     }
+
+    fn bundle(&self, target: &str, _now: Instant) -> Option<(Bytes, Duration)> {
+        (target == "x509/orders")
+            .then(|| (Bytes::from_static(b"a bundle\n"), Duration::from_secs(600)))
+    }
+
+    fn has_bundles(&self) -> bool {
+        true
+    }
 }
 
 #[async_trait]

@@ -120,7 +120,7 @@ impl Mint {
     pub(crate) fn behind<'a>(&self, subject: &'a VerifiedSubject) -> Behind<'a> {
         let now = self.bench.clock_now();
         let exchange_id = ExchangeId::make(now, &*self.chance).unwrap();
-        Behind { exchange_id, subject, actor: None, now }
+        Behind { exchange_id, subject, actor: None, now, csr: None }
     }
 
     pub(crate) async fn recorded(&self, prepared: Prepared) -> Recorded<Prepared> {

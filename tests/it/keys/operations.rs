@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cambio::{
-    keys::{Phase, Signer, ring::Ring},
+    keys::{Phase, ring::Ring},
     protector::{KeyContext, file::PassphraseFile},
     secret::Secret,
     subject::Algorithm,

@@ -43,7 +43,6 @@ pub(crate) struct Log {
 /// What is left of a log when nobody runs it.
 pub(crate) struct Disk {
     pub(crate) path: PathBuf,
-    #[expect(dead_code, reason = "held, so that the folder stays")]
     folder: Option<tempfile::TempDir>,
 }
 
@@ -91,6 +90,11 @@ impl Log {
     /// The database, for somebody who is not us.
     pub(crate) fn tamper(&self, sql: &str) {
         tamper(&self.path, sql);
+    }
+
+    /// Keeps the folder of `disk`, which this log runs on.
+    pub(crate) fn keep(&mut self, disk: Disk) {
+        self.folder = disk.folder;
     }
 
     /// Stops the writer, waits until its lock is gone, and leaves the disk.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cambio::{
     clock::ManualClock,
     grant::{Grant, Replay},
-    policy::{Decision, DenialReason, Policies, Wants},
+    policy::{Decision, DenialReason, Wants},
     subject::{Algorithm, Issuers, VerifiedSubject, provider, verify::Verifier},
 };
 use serde_json::json;
@@ -70,25 +70,6 @@ async fn a_denial_tells_known_tenants_from_strangers() {
         (denial.reason, denial.known_tenant, denial.nearest),
         (DenialReason::NoRule, false, None)
     );
-}
-
-#[tokio::test]
-async fn x11_an_exchange_holds_one_policy_set_from_decision_to_entry() {
-    let policies = Policies::of(one(PIN));
-    let subject = verified(github()).await;
-    let held = policies.current();
-    let replaced = policies.replace(compile(&[]));
-    assert_eq!(held.digest(), replaced.digest());
-    let Decision::Permit(permit) = held.decide(&subject, &Wants::default(), NOW) else {
-        panic!("expected a permit of the set that was held");
-    };
-    assert_eq!(permit.grant.policy_digest, held.digest());
-    let now = policies.current();
-    assert_ne!(now.digest(), held.digest());
-    let Decision::Deny(denial) = now.decide(&subject, &Wants::default(), NOW) else {
-        panic!("expected a denial of the set in force");
-    };
-    assert_eq!(denial.policy_digest, now.digest());
 }
 
 #[tokio::test]

@@ -165,7 +165,9 @@ fn j15_ed25519_points_of_small_order_or_odd_spelling_are_left_out() {
 
 #[test]
 fn j16_a_key_for_another_purpose_is_left_out() {
-    for purpose in [json!("enc"), json!("SIG"), json!(""), json!(["sig"]), json!(null)] {
+    for purpose in
+        [json!("enc"), json!("SIG"), json!(""), json!(["sig"]), json!(null), json!("x509-svid")]
+    {
         assert_eq!(
             ignored(with(es256(), "use", purpose)),
             "key `k`: `use` does not let the key verify signatures"
@@ -177,6 +179,7 @@ fn j16_a_key_for_another_purpose_is_left_out() {
             "key `k`: `key_ops` does not let the key verify signatures"
         );
     }
+    assert!(parse(&[with(es256(), "use", json!("jwt-svid"))]).is_ok());
     assert!(parse(&[with(es256(), "key_ops", json!(["verify"]))]).is_ok());
 }
 

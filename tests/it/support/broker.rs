@@ -89,6 +89,8 @@ pub(crate) struct Broker {
     pub(crate) reader: Arc<dyn LedgerReader>,
     pub(crate) rollup: Arc<Rollup>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Runs only where a test lets it.
+    pub(crate) reaper: Arc<Reaper>,
     checkpointer: Checkpointer,
     config: Config,
     means: Means,
@@ -119,6 +121,19 @@ impl Broker {
         let clock = Arc::new(ManualClock::at(Instant::from_seconds(NOW)));
         let config = site.config();
         Self::assemble(site, config, clock, Existing::Created, wrap).await
+    }
+
+    /// A new broker at `site`, whose clock shows `now`: for servers that have a clock of their own.
+    pub(crate) async fn start_when(site: Site, now: Instant) -> Self {
+        let config = site.config();
+        let clock = Arc::new(ManualClock::at(now));
+        Self::assemble(site, config, clock, Existing::Created, &|ledger| ledger).await
+    }
+
+    /// Stops, and starts again over the same disk, with the configuration that lies there now.
+    pub(crate) async fn restart_configured(mut self) -> Self {
+        self.config = self.site.config();
+        self.restart().await
     }
 
     /// Stops, and starts again over the same disk.
@@ -204,6 +219,7 @@ impl Broker {
             reader: books.reader,
             rollup,
             metrics,
+            reaper: Arc::clone(ending.reaper()),
             checkpointer: books.checkpointer,
             config,
             means,

@@ -15,7 +15,7 @@ use cambio::{
     grant::{IssuerName, Replay},
     subject::{
         Algorithm, Issuer, KeySource, KeySourceError, Preset, VerificationKey, issuers::IssuerUrl,
-        jwk::KeySet,
+        jwk::KeySet, provider::BARE,
     },
 };
 use josekit::{
@@ -43,7 +43,7 @@ pub(crate) static PLAIN: Preset = Preset {
     replay: Replay::Once,
     folded: &[],
     dangerous: &[],
-    derive: |_| Ok(()),
+    ..BARE
 };
 
 /// A private key, made when the test runs.

@@ -230,15 +230,6 @@ async fn keys_that_can_not_be_had_are_an_outage_and_not_a_verdict() {
 }
 
 #[tokio::test]
-async fn replaced_issuers_are_gone_at_once() {
-    let bench = Bench::new();
-    let token = bench.token().sign();
-    assert_eq!(bench.verdict_on(&token).await, "accepted");
-    bench.verifier.replace_issuers(Issuers::default());
-    assert_eq!(bench.verdict_on(&token).await, "issuer `https://issuer.example` is not configured");
-}
-
-#[tokio::test]
 async fn j27_a_refusal_carries_no_part_of_a_subject() {
     let bench = Bench::new();
     let token = UnverifiedToken::new(bench.token().claim("exp", NOW - 3600).sign());

@@ -84,15 +84,15 @@ pub(super) const BROKEN: &[Broken] = &[
         what: "a provider that is misspelt",
         from: "    provider: github",
         to: "    provider: githb",
-        says: r"cambio.yaml:7:15: `provider` is `githb`, expected `github`, `gitlab`, `kubernetes`, `cambio` or `generic`
+        says: r"cambio.yaml:7:15: `provider` is `githb`, expected `github`, `gitlab`, `kubernetes`, `aws`, `azure`, `google`, `spiffe`, `azure_devops`, `bitbucket`, `buddy`, `buildkite`, `circleci`, `codefresh`, `fly`, `forgejo`, `modal`, `semaphore`, `spacelift`, `terraform`, `vercel`, `cambio` or `generic`
   hint: did you mean `github`?",
     },
     Broken {
-        what: "a provider that this build does not have",
+        what: "an issuer that is none of its provider's",
         from: "    provider: github",
-        to: "    provider: buildkite",
-        says: r"cambio.yaml:7:15: provider `buildkite` is not in this build
-  hint: use `provider: generic` with the exact `issuer`; its claims are then named by JSON Pointer",
+        to: "    provider: buildkite\n    issuer: https://agent.buildkite.example",
+        says: r"cambio.yaml:8:13: issuer `https://agent.buildkite.example` is none of provider `buildkite`: it has another shape
+  hint: expected `https://agent.buildkite.com`, exactly as the tokens have it",
     },
     Broken {
         what: "a provider that has no issuer of its own",

@@ -9,7 +9,7 @@ pub(super) const BROKEN: &[Broken] = &[
 ",
         to: r"    kind: jtw
 ",
-        says: r"cambio.yaml:16:11: `kind` is `jtw`, expected `jwt`, `cambio` or `aws`
+        says: r"cambio.yaml:16:11: `kind` is `jtw`, expected `jwt`, `cambio`, `postgres`, `mysql`, `redis`, `x509` or `aws`
   hint: did you mean `jwt`?",
     },
     Broken {
@@ -19,7 +19,7 @@ pub(super) const BROKEN: &[Broken] = &[
         to: r"    kind: ssh
 ",
         says: r"cambio.yaml:16:11: target kind `ssh` is not in this build
-  hint: it takes feature `ssh`, which this version does not have yet; it has `jwt`, `cambio` and `aws`",
+  hint: it takes feature `ssh`, which this version does not have yet; it has `jwt`, `cambio`, `postgres`, `mysql`, `redis`, `x509` and `aws`",
     },
     Broken {
         what: "a target of another environment",

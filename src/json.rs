@@ -12,7 +12,8 @@ use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value, map::Entry};
 use thiserror::Error;
 
-use super::Claims;
+/// The members of an object, integers kept as 64-bit integers, duplicates already refused.
+type Members = Map<String, Value>;
 
 /// How much of a document is read before it is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +101,7 @@ pub enum JsonError {
 ///
 /// # Errors
 /// The bytes are not one JSON object, name a member twice on any level, or go beyond `limits`.
-pub fn parse_object(bytes: &[u8], limits: &Limits) -> Result<Claims, JsonError> {
+pub fn parse_object(bytes: &[u8], limits: &Limits) -> Result<Members, JsonError> {
     let value = parse_value(bytes, limits)?;
     let found = kind(&value);
     let Value::Object(members) = value else { return Err(JsonError::NotAnObject { found }) };
@@ -142,7 +143,7 @@ pub const fn kind(value: &Value) -> &'static str {
 }
 
 /// The beginning of what a stranger wrote, escaped: for an operator's eyes, and too short to flood a log.
-pub(in crate::subject) fn excerpt(text: &str) -> String {
+pub(crate) fn excerpt(text: &str) -> String {
     let mut shown: String = text.chars().take(64).flat_map(char::escape_debug).collect();
     if text.chars().nth(64).is_some() {
         shown.push('…');

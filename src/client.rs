@@ -1,0 +1,73 @@
+//! The other side of the exchange: what runs in a job, a pod or on a laptop. It finds the token that the platform hands out,
+//! brings it to a broker, and writes what came back as the next program wants it.
+//!
+//! It knows nothing of the server's stages: what it knows of a broker is RFC 8693.
+
+use std::fmt;
+
+pub mod ambient;
+pub mod credential;
+pub mod environment;
+pub mod exchange;
+pub mod format;
+pub mod retry;
+
+pub use credential::Credential;
+pub use environment::{Environment, Machine};
+pub use exchange::{Answer, Asked, Broker, Issued, Refused};
+pub use format::Format;
+pub use retry::{Patience, Waiting};
+
+/// Whose move it is when the client could not do what it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Somebody said no: the platform, or the broker.
+    Refused,
+    /// The command line, the job's definition or a file is not as it must be.
+    Usage,
+    /// Somebody who is needed did not answer, or asked to come back later than there was time for.
+    Unreachable,
+}
+
+/// Why there is no credential. Never holds a token or a part of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientError {
+    /// Whose move it is.
+    pub fault: Fault,
+    /// What was found and what was expected.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl ClientError {
+    /// Somebody said no.
+    pub fn refused(message: impl fmt::Display) -> Self {
+        Self { fault: Fault::Refused, message: message.to_string(), hint: None }
+    }
+
+    /// The caller has to change something.
+    pub fn usage(message: impl fmt::Display) -> Self {
+        Self { fault: Fault::Usage, message: message.to_string(), hint: None }
+    }
+
+    /// Somebody who is needed did not answer.
+    pub fn unreachable(message: impl fmt::Display) -> Self {
+        Self { fault: Fault::Unreachable, message: message.to_string(), hint: None }
+    }
+
+    /// The same, with what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.hint = Some(hint.to_string());
+        self
+    }
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ClientError {}

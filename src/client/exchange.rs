@@ -1,0 +1,307 @@
+//! One exchange (RFC 8693 section 2) with a broker, and what its answer says.
+
+use std::{fmt, time::Duration};
+
+use reqwest::{Client, StatusCode, header};
+use serde_json::{Map, Value};
+use url::Url;
+
+use super::{ClientError, Credential, Waiting};
+use crate::{
+    clock::{Clock, Instant},
+    json::{self, Limits},
+    secret::Secret,
+    web::{self, Reaching, WebError},
+};
+
+const TOKEN_EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+/// More than any answer of a broker.
+const LONGEST: usize = Limits::DISCOVERY.bytes;
+
+/// A broker that a token may be brought to.
+#[derive(Clone, Debug)]
+pub struct Broker {
+    base: String,
+    client: Client,
+}
+
+impl Broker {
+    /// The broker whose issuer URL is `url`: https, or http on loopback.
+    ///
+    /// # Errors
+    /// The URL is none that a token may be sent to, or there is no HTTP client for it.
+    pub fn at(url: &str, reaching: Reaching<'_>) -> Result<Self, ClientError> {
+        let parsed = web::safe_url(url).map_err(|reason| {
+            ClientError::usage(reason).hint("a token that is sent in the clear is anybody's")
+        })?;
+        if parsed.query().is_some() || parsed.fragment().is_some() {
+            return Err(ClientError::usage(format!(
+                "`{url}` has a query or a fragment, expected the broker's issuer URL"
+            )));
+        }
+        let client = web::client(&parsed, reaching).map_err(ClientError::usage)?;
+        Ok(Self::with(&parsed, client))
+    }
+
+    /// The same, over a client that is there already.
+    #[must_use]
+    pub fn with(url: &Url, client: Client) -> Self {
+        Self { base: url.as_str().trim_end_matches('/').to_owned(), client }
+    }
+
+    /// Its issuer URL, without a slash at the end: what platforms are asked to put into `aud`, where nothing else is said.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.base
+    }
+}
+
+/// What is asked of a broker.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The token of the platform.
+    pub subject_token: &'a Secret,
+    /// The target.
+    pub audience: Option<&'a str>,
+    /// The role, and scopes.
+    pub scope: Option<&'a str>,
+    /// A shorter lifetime than the rule's.
+    pub lifetime: Option<Duration>,
+}
+
+/// What a broker answered.
+#[derive(Debug)]
+pub enum Answer {
+    /// RFC 8693 section 2.2.1.
+    Issued(Box<Issued>),
+    /// RFC 8693 section 2.2.2.
+    Refused(Refused),
+}
+
+/// What was issued.
+pub struct Issued {
+    /// `access_token` as it came.
+    pub access_token: Secret,
+    /// What it is.
+    pub credential: Credential,
+    /// When it ends, at the latest.
+    pub expires_at: Option<Instant>,
+    /// What was granted.
+    pub scope: Option<String>,
+    /// The exchange's name, for whoever runs the broker.
+    pub exchange_id: Option<String>,
+    /// The lease, where it has to be ended.
+    pub lease_id: Option<String>,
+    members: Map<String, Value>,
+}
+
+impl Issued {
+    /// The whole answer. Greppable, because it holds the credential.
+    #[must_use]
+    pub const fn reveal_answer(&self) -> &Map<String, Value> {
+        &self.members
+    }
+}
+
+impl fmt::Debug for Issued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issued")
+            .field("credential", &self.credential)
+            .field("expires_at", &self.expires_at)
+            .field("scope", &self.scope)
+            .field("exchange_id", &self.exchange_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A refusal, or an outage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The HTTP status.
+    pub status: u16,
+    /// `error`
+    pub code: String,
+    /// `error_description`
+    pub description: Option<String>,
+    /// The exchange's name, for whoever runs the broker.
+    pub exchange_id: Option<String>,
+    /// When to come back: only while the token is unspent (RFC 9110 section 10.2.3, in seconds).
+    pub retry_after: Option<Duration>,
+}
+
+impl Refused {
+    /// Whether it is nobody's decision, but a state of the broker.
+    #[must_use]
+    pub const fn is_outage(&self) -> bool {
+        self.status >= 500 || self.status == 429
+    }
+
+    /// What was answered, for machines.
+    #[must_use]
+    pub fn as_json(&self) -> Value {
+        serde_json::json!({
+            "error": self.code,
+            "error_description": self.description,
+            "exchange_id": self.exchange_id,
+        })
+    }
+}
+
+/// With the line to type (design section 5, two-tier errors).
+impl From<Refused> for ClientError {
+    fn from(refused: Refused) -> Self {
+        let description = refused.description.as_deref().unwrap_or("without a description");
+        let message = match &refused.exchange_id {
+            Some(id) => format!("refused: `{}`: {description} (exchange `{id}`)", refused.code),
+            None => format!("refused: `{}`: {description}", refused.code),
+        };
+        let error =
+            if refused.is_outage() { Self::unreachable(message) } else { Self::refused(message) };
+        match refused.exchange_id {
+            Some(id) => error
+                .hint(format_args!("whoever runs the broker types `cambio policy explain {id}`")),
+            None => error,
+        }
+    }
+}
+
+impl Asked<'_> {
+    /// Asks `broker`, and again while it is sure that the token was not spent: nobody listened, or the broker said
+    /// `Retry-After`. An answer that was lost on its way is not asked for again: the token may be spent, and a credential
+    /// may exist.
+    ///
+    /// # Errors
+    /// No answer of a broker came.
+    pub async fn of(
+        self,
+        broker: &Broker,
+        waiting: &mut Waiting<'_>,
+        clock: &dyn Clock,
+    ) -> Result<Answer, ClientError> {
+        loop {
+            let asked_at = clock.now();
+            let unreachable = |error: &WebError| {
+                ClientError::unreachable(format!("no answer from `{}`: {error}", broker.base))
+            };
+            match self.once(broker, waiting.left()).await {
+                Err(error @ WebError::NotConnected(_)) => {
+                    if !waiting.rest(None).await {
+                        return Err(unreachable(&error));
+                    }
+                }
+                Err(error @ WebError::NoTls(_)) => {
+                    return Err(unreachable(&error).hint(
+                        "if its certificate comes from a private authority, name that one with `--ca-file`",
+                    ));
+                }
+                Err(error) => {
+                    return Err(unreachable(&error).hint(
+                        "the token may be used up: a new attempt needs a new one from the platform",
+                    ));
+                }
+                Ok(answered) => match read(&broker.base, &answered, asked_at)? {
+                    Answer::Refused(refused) if refused.is_outage() => {
+                        let again = match refused.retry_after {
+                            Some(after) => waiting.rest(Some(after)).await,
+                            None => false,
+                        };
+                        if !again {
+                            return Ok(Answer::Refused(refused));
+                        }
+                    }
+                    answer @ (Answer::Issued(_) | Answer::Refused(_)) => return Ok(answer),
+                },
+            }
+        }
+    }
+
+    async fn once(self, broker: &Broker, left: Duration) -> Result<web::Answered, WebError> {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("grant_type", TOKEN_EXCHANGE)
+            .append_pair("subject_token_type", JWT)
+            .append_pair("subject_token", self.subject_token.reveal_text().unwrap_or_default());
+        for (name, value) in [("audience", self.audience), ("scope", self.scope)] {
+            if let Some(value) = value {
+                form.append_pair(name, value);
+            }
+        }
+        if let Some(lifetime) = self.lifetime {
+            form.append_pair("requested_lifetime", &lifetime.as_secs().to_string());
+        }
+        let request = broker
+            .client
+            .post(format!("{}/token", broker.base))
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(header::ACCEPT, "application/json")
+            // Whatever the command waits for, it does not wait longer than it said.
+            .timeout(left.min(LONGEST_WAIT))
+            .body(form.finish());
+        web::send(request, LONGEST).await
+    }
+}
+
+/// How long one answer may take.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+fn read(broker: &str, answered: &web::Answered, asked_at: Instant) -> Result<Answer, ClientError> {
+    let status = answered.status;
+    let no_broker = |reason: &dyn fmt::Display| {
+        let hint = if status.is_server_error() {
+            "does something between here and the broker fail (an ingress, a proxy)? the token may be used up"
+        } else {
+            "is `--broker` the issuer URL of a Cambio broker?"
+        };
+        ClientError::unreachable(format!("`{broker}` answered {status} and {reason}")).hint(hint)
+    };
+    let members = json::parse_object(&answered.body.0, &Limits::DISCOVERY)
+        .map_err(|error| no_broker(&format_args!("no JSON object: {error}")))?;
+    let said = |name: &str| members.get(name).and_then(Value::as_str).map(str::to_owned);
+    if status != StatusCode::OK {
+        let code = said("error").ok_or_else(|| no_broker(&"no `error` in it"))?;
+        let after = answered.headers.get(header::RETRY_AFTER);
+        let after = after.and_then(|value| value.to_str().ok()?.parse().ok());
+        return Ok(Answer::Refused(Refused {
+            status: status.as_u16(),
+            code,
+            description: said("error_description"),
+            exchange_id: said("exchange_id"),
+            retry_after: after.map(Duration::from_secs),
+        }));
+    }
+    let needed = |name: &'static str| {
+        said(name)
+            .filter(|text| !text.is_empty())
+            .ok_or_else(|| no_broker(&format_args!("no `{name}` in it")))
+    };
+    let access_token = needed("access_token")?;
+    // RFC 8693 section 2.2.1: REQUIRED. `N_A` is for what is no access token.
+    let token_type = needed("token_type")?;
+    if !["bearer", "n_a"].contains(&token_type.to_ascii_lowercase().as_str()) {
+        return Err(no_broker(&format_args!(
+            "`token_type` `{token_type}`, expected `Bearer` or `N_A`"
+        )));
+    }
+    let kind = needed("issued_token_type")?;
+    let (credential, ends) = Credential::read(&access_token, &kind).map_err(|mut error| {
+        // It was made all the same: whoever looks for it must find it.
+        if let Some(id) = said("exchange_id") {
+            error.message = format!("{} (exchange `{id}`)", error.message);
+        }
+        error
+    })?;
+    // Counted from before the request: never later than the true end.
+    let told = members.get("expires_in").and_then(Value::as_u64);
+    let told = told.map(|seconds| asked_at.plus(Duration::from_secs(seconds)));
+    let lease = members.get("lease").and_then(|lease| lease.get("id")).and_then(Value::as_str);
+    Ok(Answer::Issued(Box::new(Issued {
+        access_token: Secret::from(access_token),
+        credential,
+        // Whole seconds, rounded down: not every reader of RFC 3339 takes a fraction.
+        expires_at: ends.or(told).map(|ends| Instant::from_seconds(ends.seconds())),
+        scope: said("scope"),
+        exchange_id: said("exchange_id"),
+        lease_id: lease.map(str::to_owned),
+        members,
+    })))
+}

@@ -1,0 +1,133 @@
+//! Trying again: with jitter, so that a thousand jobs that were cut off together do not come back together, and never past one
+//! deadline for the whole command.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::chance::Chance;
+
+/// How long to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// From the first step to the last, waits included.
+    pub total: Duration,
+    /// The longest first wait; each further one may be twice as long.
+    pub first: Duration,
+    /// The longest wait of our own choice. Who says `Retry-After` may ask for a longer one.
+    pub most: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            total: Duration::from_secs(60),
+            first: Duration::from_millis(250),
+            most: Duration::from_secs(8),
+        }
+    }
+}
+
+impl Patience {
+    /// How long to wait before try number `turn` (from 0), with `dice` between 0 and 255.
+    ///
+    /// Of our own choice: between half and all of `first × 2^turn`, at most `most`. When a server asked for a wait: never
+    /// less than that, and up to a quarter more, or `first`, whichever is longer.
+    #[must_use]
+    pub fn pause(&self, turn: u32, asked: Option<Duration>, dice: u8) -> Duration {
+        let share = |of: Duration| part(of.saturating_mul(u32::from(dice)), 255);
+        if let Some(asked) = asked {
+            return asked.saturating_add(share(part(asked, 4).max(self.first)));
+        }
+        let factor = 2_u32.checked_pow(turn).unwrap_or(u32::MAX);
+        let whole = self.first.saturating_mul(factor).min(self.most);
+        let half = part(whole, 2);
+        half.saturating_add(share(whole.saturating_sub(half)))
+    }
+}
+
+fn part(of: Duration, parts: u32) -> Duration {
+    of.checked_div(parts).unwrap_or_default()
+}
+
+/// One command's patience, as it runs out.
+#[derive(Debug)]
+pub struct Waiting<'a> {
+    patience: Patience,
+    chance: &'a dyn Chance,
+    end: Instant,
+    turn: u32,
+}
+
+impl<'a> Waiting<'a> {
+    /// Begins now.
+    #[must_use]
+    pub fn begin(patience: Patience, chance: &'a dyn Chance) -> Self {
+        let now = tokio::time::Instant::now();
+        let end = now.checked_add(patience.total).unwrap_or(now);
+        Self { patience, chance, end, turn: 0 }
+    }
+
+    /// What is left.
+    #[must_use]
+    pub fn left(&self) -> Duration {
+        self.end.saturating_duration_since(Instant::now())
+    }
+
+    /// Waits before the next try. `false`, at once, where the wait would not end in time: then there is no next try.
+    #[must_use]
+    pub async fn rest(&mut self, asked: Option<Duration>) -> bool {
+        let mut dice = [u8::MAX];
+        // Without chance: the longest wait. Nothing secret depends on it.
+        let _ = self.chance.fill(&mut dice);
+        let pause = self.patience.pause(self.turn, asked, dice[0]);
+        if pause >= self.left() {
+            return false;
+        }
+        self.turn = self.turn.saturating_add(1);
+        tokio::time::sleep(pause).await;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chance::SeededChance;
+
+    const PATIENCE: Patience = Patience {
+        total: Duration::from_secs(60),
+        first: Duration::from_millis(200),
+        most: Duration::from_secs(1),
+    };
+
+    #[test]
+    fn waits_double_up_to_a_cap_and_are_spread_over_their_upper_half() {
+        let range = |turn| [0, 255].map(|dice| PATIENCE.pause(turn, None, dice).as_millis());
+        assert_eq!(
+            [0, 1, 2, 3, 40].map(range),
+            [[100, 200], [200, 400], [400, 800], [500, 1000], [500, 1000]]
+        );
+    }
+
+    #[test]
+    fn what_a_server_asks_for_is_kept_and_spread_behind() {
+        let range = |seconds| {
+            let asked = Some(Duration::from_secs(seconds));
+            [0, 255].map(|dice| PATIENCE.pause(9, asked, dice).as_millis())
+        };
+        assert_eq!([0, 1, 20].map(range), [[0, 200], [1000, 1250], [20_000, 25_000]]);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_what_comes_after_the_deadline() {
+        let chance = SeededChance::of(1);
+        let mut waiting = Waiting::begin(PATIENCE, &chance);
+        // If it waited, this test would take a minute.
+        assert!(!waiting.rest(Some(Duration::from_secs(60))).await);
+        let short = Patience { total: Duration::from_millis(20), ..PATIENCE };
+        assert!(!Waiting::begin(short, &chance).rest(None).await);
+        let quick = Patience { first: Duration::from_millis(1), ..PATIENCE };
+        assert!(Waiting::begin(quick, &chance).rest(None).await);
+    }
+}
