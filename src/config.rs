@@ -35,7 +35,7 @@ pub use store::StoreConfig;
 pub use targets::{
     AzureConfig, AzureRoleConfig, CloudConfig, GithubConfig, GithubRoleConfig, GoogleConfig,
     GoogleRoleConfig, JwtConfig, JwtType, MysqlConfig, PostgresConfig, RedisConfig, ServerConfig,
-    ServerTls, TargetConfig, TargetKind, X509Config,
+    ServerTls, TargetConfig, TargetKind, X509Config, aws,
 };
 
 use self::{files::Need, reader::Reader};
@@ -174,7 +174,17 @@ impl Config {
     /// # Errors
     /// Two answer to one name; a configuration that was read has no such two.
     pub fn targets(&self) -> Result<Targets, TargetClash> {
-        Targets::of(self.targets.iter().map(|target| target.target(&self.environment)))
+        let targets =
+            Targets::of(self.targets.iter().map(|target| target.target(&self.environment)))?;
+        let arns = self.targets.iter().filter_map(|target| {
+            let TargetKind::Aws(aws) = &target.kind else { return None };
+            Some((target, aws))
+        });
+        let named = arns.flat_map(|(target, aws)| {
+            let roles = aws.roles.iter();
+            roles.map(|(name, role)| (role.arn.clone(), (target.name.clone(), name.clone())))
+        });
+        Ok(targets.naming_roles(named))
     }
 
     /// What the policy compiler must know of the issuers: of which kind each is.

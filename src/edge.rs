@@ -34,6 +34,7 @@ use crate::{
 pub mod admin;
 pub mod admin_client;
 pub mod answer;
+pub mod aws;
 mod caller;
 pub mod discovery;
 pub mod form;
@@ -301,6 +302,8 @@ pub fn router(surface: Surface) -> Router {
     let mut router = Router::new()
         .route(&at("/token"), post(token::token))
         .route(&at("/google/token"), post(google::token))
+        .route(&at("/aws"), post(aws::assume))
+        .route(&at("/aws/"), post(aws::assume))
         .route(&at("/introspect"), post(introspect::introspect))
         .route(&at("/revoke"), post(revoke::revoke))
         .route(&at("/authorize"), get(discovery::no_authorization))

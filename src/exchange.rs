@@ -7,7 +7,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     clock::{Clock, Instant},
-    grant::{Grant, Replay},
+    grant::{Grant, Narrowing, Replay},
     id::{ExchangeId, LeaseId},
     ledger::{
         self, Change, Commit, Committed, Event, Granted, LeaseState, NotRecorded, Proposal,
@@ -45,6 +45,8 @@ pub struct ExchangeRequest {
     pub requested_token_type: Option<TokenType>,
     /// `audience`, `resource`, `scope`, `requested_lifetime`.
     pub wants: Wants,
+    /// What the caller wants the credential narrowed to, where its protocol can say so.
+    pub narrowing: Option<Narrowing>,
     /// `csr`: a certificate request, for targets that take one; not read yet.
     pub csr: Option<String>,
     /// The caller's address, behind configured proxies the one that they vouch for.
@@ -141,7 +143,11 @@ impl Exchange {
         }
         let behind =
             Behind { exchange_id: request.exchange_id, subject, actor: actor.as_ref(), now, csr };
-        let prepared = minter.prepare(&permit.grant, behind);
+        let prepared = minter.prepare(&permit.grant, behind).and_then(|mut prepared| {
+            let narrowing = request.narrowing.as_ref();
+            narrowing.map_or(Ok(()), |narrowing| prepared.plan.narrow(narrowing))?;
+            Ok(prepared)
+        });
         let prepared = prepared.map_err(|error| not_prepared(error, &permit.grant))?;
         token_type::must_issue(request.requested_token_type, &prepared.plan)?;
         let proposal = proposal(request, &permit, behind, &prepared);
@@ -302,6 +308,7 @@ fn facts_of(
         actor: actor.map(|actor| Arc::clone(&actor.profile().claims)),
         actor_issuer: actor.map(|actor| actor.profile().issuer.to_string()),
         wants: request.wants.clone(),
+        narrowing: request.narrowing.clone(),
         now: now.milliseconds(),
         source: request.source.to_string(),
         policy: ledger::entry::hex(&policy),
@@ -339,6 +346,7 @@ const fn is_certain(error: &MintError) -> bool {
         MintError::NoLifetime(_)
         | MintError::Actors(_)
         | MintError::NoKey(_)
+        | MintError::Unsuited(..)
         | MintError::NoName(_)
         | MintError::Request(_)
         | MintError::Busy(_)

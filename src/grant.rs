@@ -66,6 +66,20 @@ pub enum Replay {
     Once,
 }
 
+/// What the caller of an AWS front wants its session narrowed to, beyond what policy says, and what it would call it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Narrowing {
+    /// `RoleSessionName`: kept for the record, never used (threat H11).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_name: Option<String>,
+    /// A session policy (JSON).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Managed session policies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policy_arns: Vec<String>,
+}
+
 /// What was permitted, narrowed: the input of [`crate::mint::Minter::prepare`].
 ///
 /// Built by `policy` alone (`pub(crate)` constructor fields are only written there and in tests).

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::{
     clock::Instant,
-    grant::{Grant, TargetName},
+    grant::{Grant, Narrowing, TargetName},
     id::{ExchangeId, LeaseId},
     ledger::{Hash, LeaseIntent, Recorded},
     secret::Secret,
@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod act;
+pub mod aws;
 pub mod azure;
 pub mod cloud;
 pub mod examine;
@@ -79,6 +80,8 @@ pub struct Prepared {
 pub enum Plan {
     /// A JWT of ours: header and claims are final, only the signature is missing.
     Jwt(JwtPlan),
+    /// A session at AWS: every parameter is final.
+    Aws(Box<aws::AwsPlan>),
     /// A login at a server: name and password are final, nothing of it exists yet.
     Login(Box<login::Login>),
     /// A token of a cloud: what is asked for is final, nothing was sent yet.
@@ -93,6 +96,7 @@ impl Plan {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Jwt(_) => "jwt",
+            Self::Aws(_) => "aws",
             Self::Login(login) => login.kind,
             Self::Cloud(plan) => plan.kind,
             Self::X509(_) => "x509",
@@ -104,7 +108,21 @@ impl Plan {
     pub const fn is_outside(&self) -> bool {
         match self {
             Self::Jwt(_) | Self::X509(_) => false,
-            Self::Login(_) | Self::Cloud(_) => true,
+            Self::Aws(_) | Self::Login(_) | Self::Cloud(_) => true,
+        }
+    }
+
+    /// Narrows what will be made by what the caller asked for.
+    ///
+    /// # Errors
+    /// It can't be: what narrows is never dropped.
+    pub fn narrow(&mut self, by: &Narrowing) -> Result<(), MintError> {
+        match self {
+            Self::Aws(plan) => plan.narrow(by),
+            Self::Jwt(_) | Self::Login(_) | Self::X509(_) | Self::Cloud(_) => {
+                let reason = format!("a {} has no session policy", self.kind());
+                Err(MintError::Unsuited(Unsuited::Narrowing, reason))
+            }
         }
     }
 
@@ -113,6 +131,10 @@ impl Plan {
     pub fn signed(&self) -> Option<(Hash, &str)> {
         match self {
             Self::Jwt(plan) => Some((plan.digest, &plan.kid)),
+            Self::Aws(plan) => match &plan.how {
+                aws::How::WebIdentity(jwt) => Some((jwt.digest, &jwt.kid)),
+                aws::How::Ambient { .. } => None,
+            },
             Self::Login(_) => None,
             Self::Cloud(plan) => plan.assertion.as_ref().map(|jwt| (jwt.digest, jwt.kid.as_str())),
             Self::X509(plan) => Some((plan.digest, &plan.kid)),
@@ -158,6 +180,9 @@ pub enum MintError {
     /// The chain of actors can't be carried on (RFC 8693 section 4.1, threats X06, X07).
     #[error("actors: {0}")]
     Actors(String),
+    /// This request, or this token, can't have it, for certain; another one may.
+    #[error("{0}: {1}")]
+    Unsuited(Unsuited, String),
     /// What the caller sent for this target can't be used. The words are ours, and the caller sees them.
     #[error("{0}")]
     Request(String),
@@ -176,6 +201,20 @@ pub enum MintError {
     /// A defect of ours.
     #[error("{0}")]
     Internal(String),
+}
+
+/// What of a request a target can't take.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum Unsuited {
+    /// The token lacks a claim that the credential must carry, or the target takes no such value.
+    #[error("claims")]
+    Claim,
+    /// What the caller wants it narrowed to.
+    #[error("narrowing")]
+    Narrowing,
+    /// What the credential would carry is more than the target takes.
+    #[error("too large")]
+    TooLarge,
 }
 
 /// Makes credentials of one target.

@@ -205,7 +205,16 @@ pub enum Rejection {
     },
 }
 
+/// How the reason of a token begins whose time is over.
+pub(in crate::subject) const ENDED: &str = "the token ended at";
+
 impl Rejection {
+    /// Whether a genuine token came too late: its signature is good, its time is over.
+    #[must_use]
+    pub fn is_expired(&self) -> bool {
+        matches!(self, Self::Claim { claim, reason, .. } if claim == "exp" && reason.starts_with(ENDED))
+    }
+
     /// A closed label for metrics and the roll-up (threat H10): never holds anything a caller chose.
     #[must_use]
     pub const fn label(&self) -> &'static str {

@@ -81,6 +81,7 @@ pub struct TargetClash {
 pub struct Targets {
     by_name: BTreeMap<TargetName, Target>,
     by_alias: HashMap<String, TargetName>,
+    roles_elsewhere: HashMap<String, BTreeSet<(TargetName, RoleName)>>,
 }
 
 impl Targets {
@@ -100,6 +101,29 @@ impl Targets {
             registry.by_name.insert(target.name.clone(), target);
         }
         Ok(registry)
+    }
+
+    /// With names that single roles have elsewhere: the ARN of a role in AWS names target and role at once.
+    #[must_use]
+    pub fn naming_roles(
+        mut self,
+        named: impl IntoIterator<Item = (String, (TargetName, RoleName))>,
+    ) -> Self {
+        for (name, role) in named {
+            self.roles_elsewhere.entry(name).or_default().insert(role);
+        }
+        self
+    }
+
+    /// The target and the role that `wanted` names by what the role is called elsewhere, byte for byte; none if it names
+    /// several: which of them is never a choice of ours.
+    #[must_use]
+    pub fn resolve_role(&self, wanted: &str) -> Option<(&Target, &RoleName)> {
+        let mut named = self.roles_elsewhere.get(wanted)?.iter();
+        match (named.next(), named.next()) {
+            (Some((target, role)), None) => Some((self.find(target)?, role)),
+            _ => None,
+        }
     }
 
     /// The target that an `audience` or a `resource` names, byte for byte.

@@ -152,6 +152,7 @@ impl Stage {
             actor: None,
             actor_issuer: None,
             wants: self.wants.clone(),
+            narrowing: None,
             now: now.milliseconds(),
             source: "127.0.0.1".to_owned(),
             policy: cambio::ledger::entry::hex(&grant.policy_digest),

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 
 use super::scene::{Means, SceneError};
+
+mod aws;
+
 use crate::{
     chance::Chance,
     clock::Clock,
@@ -54,6 +57,7 @@ pub fn makers(config: &Config, means: &Means) -> Result<Makers, SceneError> {
             TargetKind::Jwt(jwt) | TargetKind::Cambio(jwt) => {
                 jwt_maker(config, target, jwt, means)?
             }
+            TargetKind::Aws(aws) => aws::maker(config, target, aws, means)?,
             TargetKind::Postgres(_) | TargetKind::Mysql(_) | TargetKind::Redis(_) => {
                 let server = servers::server(config, target, &means.chance)?.ok_or_else(|| {
                     SceneError::Target(format!("`{}` has no server", target.name))
@@ -143,6 +147,10 @@ pub fn examiners(
 ) -> Result<Examiners, SceneError> {
     let mut examiners = Vec::new();
     for target in &config.targets {
+        if let TargetKind::Aws(aws) = &target.kind {
+            let examiner = aws::examiner(config, target, aws)?;
+            examiners.push((target.name.clone(), Arc::new(examiner) as Arc<dyn Examine>));
+        }
         let server = servers::server(config, target, chance)?;
         let cloud = clouds::examiner(config, target, clock)?;
         let found = server.map(|server| server.examiner).or(cloud);

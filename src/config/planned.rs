@@ -3,7 +3,7 @@
 use super::reader::Reader;
 use crate::yaml::{Node, Place, Problem};
 
-const TARGETS: &[&str] = &["aws", "kubernetes", "ssh"];
+const TARGETS: &[&str] = &["kubernetes", "ssh"];
 const STORES: &[&str] = &["postgres", "mysql"];
 const ANCHORS: &[&str] = &["witness", "object_store"];
 const PROTECTORS: &[&str] = &["aws_kms", "gcp_kms", "azure_key_vault", "pkcs11", "vault"];
@@ -17,7 +17,7 @@ pub(super) fn replace(reader: &mut Reader<'_>) {
     };
     for target in reader.section("targets").map(Node::elements).unwrap_or_default() {
         if let Some((word, place)) = value_among(target, "kind", TARGETS) {
-            let has = "`jwt`, `cambio`, `postgres`, `mysql`, `redis`, `x509`, `google`, `azure` and `github`";
+            let has = "`jwt`, `cambio`, `postgres`, `mysql`, `redis`, `x509`, `google`, `azure`, `github` and `aws`";
             put(reader, &[place], absent("target kind", word, has));
         }
     }

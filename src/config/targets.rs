@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+pub mod aws;
 mod azure;
 mod cloud;
 mod github;
@@ -69,6 +70,8 @@ pub enum TargetKind {
     Azure(AzureConfig),
     /// Installation tokens of a GitHub App.
     Github(GithubConfig),
+    /// AWS sessions.
+    Aws(Box<aws::AwsConfig>),
     /// Users of a MariaDB or MySQL.
     Mysql(MysqlConfig),
     /// Users of a Redis or Valkey.
@@ -89,6 +92,7 @@ impl TargetKind {
             Self::Google(_) => "google",
             Self::Azure(_) => "azure",
             Self::Github(_) => "github",
+            Self::Aws(_) => "aws",
             Self::Mysql(_) => "mysql",
             Self::Redis(_) => "redis",
             Self::Postgres(_) => "postgres",
@@ -107,7 +111,8 @@ impl TargetKind {
             | Self::X509(_)
             | Self::Google(_)
             | Self::Azure(_)
-            | Self::Github(_) => None,
+            | Self::Github(_)
+            | Self::Aws(_) => None,
         }
     }
 
@@ -119,6 +124,7 @@ impl TargetKind {
             Self::Google(google) => Some(google.algorithm),
             // Entra verifies no other.
             Self::Azure(_) => Some(Algorithm::RS256),
+            Self::Aws(aws) => aws.signed_with(),
             Self::Github(_)
             | Self::Postgres(_)
             | Self::Mysql(_)
@@ -139,7 +145,8 @@ impl TargetKind {
             | Self::Redis(_)
             | Self::Google(_)
             | Self::Azure(_)
-            | Self::Github(_) => None,
+            | Self::Github(_)
+            | Self::Aws(_) => None,
         }
     }
 }
@@ -170,7 +177,8 @@ impl TargetConfig {
             TargetKind::Jwt(_)
             | TargetKind::Cambio(_)
             | TargetKind::Postgres(_)
-            | TargetKind::X509(_) => exact,
+            | TargetKind::X509(_)
+            | TargetKind::Aws(_) => exact,
             TargetKind::Mysql(_) | TargetKind::Redis(_) => {
                 Expiry::ByBroker { ceiling: self.ceiling }
             }
@@ -238,6 +246,7 @@ pub(super) static TARGET: Shape = Shape::Tagged {
         ("google", &google::GOOGLE),
         ("azure", &azure::AZURE),
         ("github", &github::GITHUB),
+        ("aws", &aws::AWS),
     ],
 };
 
@@ -311,6 +320,7 @@ fn target(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Opt
         "google" => google::read(reader, node, ceiling).map(TargetKind::Google),
         "azure" => azure::read(reader, node).map(TargetKind::Azure),
         "github" => github::read(reader, node, ceiling).map(TargetKind::Github),
+        "aws" => aws::read(reader, node).map(|aws| TargetKind::Aws(Box::new(aws))),
         "mysql" => mysql::read(reader, node).map(TargetKind::Mysql),
         "redis" => redis::read(reader, node).map(TargetKind::Redis),
         "postgres" => postgres::read(reader, node).map(Box::new).map(TargetKind::Postgres),
@@ -318,7 +328,10 @@ fn target(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Opt
         _ => return None,
     };
     let aliases = aliases(reader, node);
-    let mut roles = roles::read(reader, node);
+    let mut roles = match &kind {
+        Some(TargetKind::Aws(aws)) => aws::roles(aws),
+        _ => roles::read(reader, node),
+    };
     if let Some(TargetKind::Google(google)) = &kind {
         google.scope(&mut roles);
     }
@@ -328,6 +341,9 @@ fn target(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Opt
         }
     }
     let granted_by = granted_by(reader, node);
+    if let Some(TargetKind::Aws(aws)) = &kind {
+        aws::check_durations(reader, node, aws, floor);
+    }
     Some(TargetConfig {
         name: text(node, "name")?.0.into(),
         kind: kind?,
@@ -341,6 +357,20 @@ fn target(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Opt
 
 /// INVARIANT(honest-expiry): a JWT or a certificate ends at any second between floor and ceiling, if there is one between them.
 fn lifetimes(reader: &mut Reader<'_>, node: &Node) -> (Duration, Duration) {
+    let (floor, ceiling) = match node.find("kind").and_then(Node::text) {
+        Some("aws") => aws::lifetimes(reader, node),
+        _ => own_lifetimes(reader, node),
+    };
+    if floor > ceiling {
+        let place = node.find("floor").map_or(node.place, |at| at.place);
+        let message =
+            format!("`floor` is `{}`, above the `ceiling` of `{}`", length(floor), length(ceiling));
+        reader.refuse(place, message, "no lifetime is left: lower the floor or raise the ceiling");
+    }
+    (floor, ceiling)
+}
+
+fn own_lifetimes(reader: &mut Reader<'_>, node: &Node) -> (Duration, Duration) {
     let one = Duration::from_secs(1);
     let ceiling = reader.duration(
         Some(node),
@@ -356,12 +386,6 @@ fn lifetimes(reader: &mut Reader<'_>, node: &Node) -> (Duration, Duration) {
         one..=LONGEST_CEILING,
         "leave it out: the default is `1s`",
     );
-    if floor > ceiling {
-        let place = node.find("floor").map_or(node.place, |at| at.place);
-        let message =
-            format!("`floor` is `{}`, above the `ceiling` of `{}`", length(floor), length(ceiling));
-        reader.refuse(place, message, "no lifetime is left: lower the floor or raise the ceiling");
-    }
     (floor, ceiling)
 }
 

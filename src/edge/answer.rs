@@ -14,11 +14,13 @@ use serde_json::json;
 use crate::{
     id::ExchangeId,
     ledger::CommitError,
-    mint::MintError,
+    mint::{MintError, Unsuited},
     policy::DenialReason,
     refusal::{Refusal, Unfit},
     subject::Rejection,
 };
+
+mod aws;
 
 /// Which protocol the caller speaks: the same refusal has another code in each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub enum Front {
     JwtBearer,
     /// RFC 8693 as Google's libraries speak it.
     Google,
+    /// The AWS STS query protocol.
+    AwsSts,
 }
 
 impl Front {
@@ -39,6 +43,7 @@ impl Front {
             Self::TokenExchange => "token_exchange",
             Self::JwtBearer => "jwt_bearer",
             Self::Google => "google",
+            Self::AwsSts => "aws_sts",
         }
     }
 
@@ -47,7 +52,7 @@ impl Front {
     /// RFC 8693 section 2.2.2 says `invalid_request` (MUST), RFC 7523 section 3.1 says `invalid_grant`, and so does Google.
     const fn bad_token(self) -> &'static str {
         match self {
-            Self::TokenExchange => "invalid_request",
+            Self::TokenExchange | Self::AwsSts => "invalid_request",
             Self::JwtBearer | Self::Google => "invalid_grant",
         }
     }
@@ -81,6 +86,15 @@ const NO_KEYS: &str = "the keys of the token's issuer are not available";
 /// The public answer to `refusal`.
 #[must_use]
 pub fn answer(refusal: &Refusal, front: Front) -> Answer {
+    let oauth = oauth(refusal, front);
+    match front {
+        Front::TokenExchange | Front::JwtBearer | Front::Google => oauth,
+        // The words and the time to come back are the same; only what SDKs read is in their language.
+        Front::AwsSts => aws::answer(refusal, oauth),
+    }
+}
+
+fn oauth(refusal: &Refusal, front: Front) -> Answer {
     match refusal {
         Refusal::BadRequest(words) => Answer {
             description: Cow::Owned(speakable(words)),
@@ -207,10 +221,25 @@ fn mint(error: &MintError, unspent: bool, front: Front) -> Answer {
             "the subject has no name at this target",
         ),
         MintError::NoKey(_) => outage("no signing key may be used now", again),
+        MintError::Unsuited(Unsuited::Claim, _) => bad(
+            StatusCode::BAD_REQUEST,
+            front.bad_token(),
+            "the token lacks a claim that the target needs",
+        ),
+        MintError::Unsuited(Unsuited::Narrowing, _) => bad(
+            StatusCode::BAD_REQUEST,
+            "invalid_request",
+            "the credential can't be narrowed as asked",
+        ),
+        MintError::Unsuited(Unsuited::TooLarge, _) => bad(
+            StatusCode::BAD_REQUEST,
+            "invalid_request",
+            "session policies and tags are too large together",
+        ),
         MintError::Busy(wait) => outage("the target does not answer now", unspent.then_some(*wait)),
         MintError::Refused(_) => outage("the target did not issue a credential", again),
-        // Something may exist there: the token stays spent until its worst end, and trying again is refused.
-        MintError::Unknown(_) => outage("the target did not answer", None),
+        // Something may exist there: a token that counts once stays spent until its worst end, and trying again is refused.
+        MintError::Unknown(_) => outage("the target did not answer", again),
         MintError::Internal(_) => {
             bad(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal error")
         }
@@ -251,13 +280,19 @@ fn speakable(words: &str) -> String {
 /// The whole error response of exchange `id`.
 pub(super) fn respond(refusal: &Refusal, front: Front, id: ExchangeId) -> Response {
     let answer = answer(refusal, front);
-    let body = json!({
-        "error": answer.code,
-        "error_description": answer.description,
-        "exchange_id": id.to_string(),
-        "explain": format!("cambio policy explain {id}"),
-    });
-    let mut response = with_headers(&answer, super::json(answer.status, &body));
+    let body = match front {
+        Front::TokenExchange | Front::JwtBearer | Front::Google => {
+            let body = json!({
+                "error": answer.code,
+                "error_description": answer.description,
+                "exchange_id": id.to_string(),
+                "explain": format!("cambio policy explain {id}"),
+            });
+            super::json(answer.status, &body)
+        }
+        Front::AwsSts => super::aws::xml::refused(&answer, id),
+    };
+    let mut response = with_headers(&answer, body);
     if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
         response.headers_mut().insert(super::EXCHANGE_ID, value);
     }

@@ -21,7 +21,16 @@ const REPEATABLE: [&str; 2] = ["audience", "resource"];
 /// What may be written in lines: PEM.
 const LINES: [&str; 1] = ["csr"];
 
-/// The parameters of a form, in order, none of them empty.
+/// Whose form it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// RFC 6749 section 3.2: what has no value was not sent; `audience` and `resource` may be repeated.
+    OAuth,
+    /// The AWS query protocol: an empty value is one, a value may have several lines, and nothing is repeated.
+    AwsQuery,
+}
+
+/// The parameters of a form, in order; in OAuth's none of them is empty.
 pub struct Form(Vec<(String, String)>);
 
 /// Names only: the values are tokens.
@@ -40,9 +49,10 @@ impl Form {
         headers: &HeaderMap,
         body: Body,
         deadline: Duration,
+        dialect: Dialect,
     ) -> Result<Self, Refusal> {
         is_form(headers)?;
-        Self::parse(&read_body(headers, body, deadline).await?)
+        Self::parse_as(&read_body(headers, body, deadline).await?, dialect)
     }
 
     /// Parses `application/x-www-form-urlencoded` text strictly (threats H01, H02).
@@ -50,6 +60,15 @@ impl Form {
     /// # Errors
     /// It is not UTF-8, has a broken escape, a control character, a repeated parameter or too many of them.
     pub fn parse(body: &[u8]) -> Result<Self, Refusal> {
+        Self::parse_as(body, Dialect::OAuth)
+    }
+
+    /// Parses the form of a `dialect`, as strictly.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_as(body: &[u8], dialect: Dialect) -> Result<Self, Refusal> {
+        let oauth = dialect == Dialect::OAuth;
         let text = std::str::from_utf8(body).map_err(|_| refuse("the form is not UTF-8"))?;
         if !escapes_are_whole(text) {
             return Err(refuse("the form has a broken percent escape"));
@@ -60,15 +79,16 @@ impl Form {
             if [&name, &value].iter().any(|part| !part.is_ascii() && part.contains('\u{fffd}')) {
                 return Err(refuse("the form is not UTF-8"));
             }
-            let lines = LINES.contains(&&*name);
-            if holds_control(&name, false) || holds_control(&value, lines) {
+            let lines =
+                if oauth { if LINES.contains(&&*name) { "\r\n" } else { "" } } else { "\t\r\n" };
+            if holds_control(&name, "") || holds_control(&value, lines) {
                 return Err(refuse("the form holds a control character"));
             }
             if seen.len() >= MOST_PARAMETERS {
                 return Err(refuse("the form has more than 64 parameters"));
             }
             let before = seen.iter().filter(|(known, _)| *known == name).count();
-            if REPEATABLE.contains(&&*name) {
+            if oauth && REPEATABLE.contains(&&*name) {
                 if before >= MOST_REPEATS {
                     return Err(refuse("`audience` and `resource` may be given 8 times each"));
                 }
@@ -79,7 +99,7 @@ impl Form {
             seen.push((name.into_owned(), value.into_owned()));
         }
         // RFC 6749 section 3.2: parameters sent without a value are treated as if they were omitted.
-        seen.retain(|(_, value)| !value.is_empty());
+        seen.retain(|(_, value)| !(oauth && value.is_empty()));
         Ok(Self(seen))
     }
 
@@ -94,6 +114,11 @@ impl Form {
     pub fn take(&mut self, name: &str) -> Option<String> {
         let at = self.0.iter().position(|(known, _)| known == name)?;
         Some(self.0.swap_remove(at).1)
+    }
+
+    /// The names of all parameters, in the order of the form.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
     }
 
     /// All values under any of `names`, in the order of the form.
@@ -152,14 +177,14 @@ pub(super) async fn read_body(
     }
 }
 
-/// Byte by byte where there is nothing but ASCII: a token is all of that, and two kilobytes long.
-/// In `lines` the ends of lines are none.
-fn holds_control(text: &str, lines: bool) -> bool {
-    let is_end = |c: char| lines && matches!(c, '\r' | '\n');
+/// Byte by byte where there is nothing but ASCII: a token is all of that, and two kilobytes long. Those of `but` are none: the
+/// ends of lines in PEM; and the white space of a policy of several lines, or of a token file with its last newline.
+fn holds_control(text: &str, but: &str) -> bool {
+    let refused = |c: char| c.is_control() && !but.contains(c);
     if text.is_ascii() {
-        return text.bytes().any(|byte| byte.is_ascii_control() && !is_end(char::from(byte)));
+        return text.bytes().any(|byte| byte.is_ascii_control() && refused(char::from(byte)));
     }
-    text.chars().any(|c| c.is_control() && !is_end(c))
+    text.chars().any(refused)
 }
 
 fn escapes_are_whole(text: &str) -> bool {

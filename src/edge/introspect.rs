@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{
     Surface, answer,
     caller::{bearer, challenge},
-    form::{Form, refuse},
+    form::{Dialect, Form, refuse},
     source::{self, AddressKey},
 };
 use crate::{refusal::Refusal, secret::Secret};
@@ -48,7 +48,7 @@ async fn ask(surface: &Surface, request: Request) -> Result<(Secret, Secret), Re
         return Err(refuse("parameters belong in the body: the query must be absent"));
     }
     let caller = bearer(&parts.headers)?;
-    let mut form = Form::read(&parts.headers, body, surface.body_timeout).await?;
+    let mut form = Form::read(&parts.headers, body, surface.body_timeout, Dialect::OAuth).await?;
     let token = form.take("token").ok_or_else(|| refuse("`token` is missing"))?;
     Ok((caller, Secret::from(token)))
 }

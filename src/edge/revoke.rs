@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{
     Revocation, Surface, answer,
     caller::{bearer, challenge},
-    form::{Form, refuse},
+    form::{Dialect, Form, refuse},
     source::{self, AddressKey},
 };
 use crate::{refusal::Refusal, secret::Secret};
@@ -70,7 +70,7 @@ async fn ask(surface: &Surface, request: Request) -> Result<(Option<Secret>, Sec
     }
     let shown = parts.headers.contains_key(header::AUTHORIZATION);
     let caller = bearer(&parts.headers)?;
-    let mut form = Form::read(&parts.headers, body, surface.body_timeout).await?;
+    let mut form = Form::read(&parts.headers, body, surface.body_timeout, Dialect::OAuth).await?;
     let token = form.take("token").ok_or_else(|| refuse("`token` is missing"))?;
     Ok((shown.then_some(caller), Secret::from(token)))
 }

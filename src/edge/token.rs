@@ -14,7 +14,7 @@ use url::Url;
 use super::{
     Surface,
     answer::{self, Front},
-    form::{Form, refuse},
+    form::{Dialect, Form, refuse},
     google,
     source::{self, AddressKey},
 };
@@ -35,7 +35,7 @@ const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const MOST_SCOPES: usize = 32;
 /// The most bytes of an `audience`, a `resource` or a scope token. The configuration has no longer names; what a caller asks
 /// for is kept beside the entry of its refusal, and must neither fill the ledger nor outgrow what `explain` reads (threat A11).
-const LONGEST_NAME: usize = 1_024;
+pub(super) const LONGEST_NAME: usize = 1_024;
 
 /// What our own token types begin with: RFC 8693 section 3 lets every deployment name its own.
 const OUR_TYPES: &str = "urn:cambio:token-type:";
@@ -62,6 +62,17 @@ pub(super) async fn serve(surface: Arc<Surface>, request: Request, wire: Wire) -
         return answer::unattributed(&Refusal::NotReady("no randomness".to_owned()));
     };
     let arrival = arrive(&surface, request, id, wire).await;
+    answer_to(&surface, id, begun, arrival, granted).await
+}
+
+/// From what arrived to its answer, for every front; `granted` is how the front tells of a credential.
+pub(super) async fn answer_to(
+    surface: &Surface,
+    id: ExchangeId,
+    begun: tokio::time::Instant,
+    arrival: Arrival,
+    granted: fn(&Issued, ExchangeId, Duration) -> Response,
+) -> Response {
     let (front, source) = (arrival.front, arrival.source);
     let outcome = match arrival.request {
         Ok(request) => surface.exchanges.exchange(request).await,
@@ -93,10 +104,10 @@ pub(super) async fn serve(surface: Arc<Surface>, request: Request, wire: Wire) -
 }
 
 /// What became of the bytes: even a request that is none has a front and, mostly, a source.
-struct Arrival {
-    front: Front,
-    source: Option<IpAddr>,
-    request: Result<ExchangeRequest, Refusal>,
+pub(super) struct Arrival {
+    pub(super) front: Front,
+    pub(super) source: Option<IpAddr>,
+    pub(super) request: Result<ExchangeRequest, Refusal>,
 }
 
 async fn arrive(surface: &Surface, request: Request, id: ExchangeId, wire: Wire) -> Arrival {
@@ -119,9 +130,10 @@ async fn arrive(surface: &Surface, request: Request, id: ExchangeId, wire: Wire)
             return Err(Refusal::TooMany { scope: "address", retry_after });
         }
         nothing_beside_the_form(&parts.headers, parts.uri.query())?;
+        let limit = surface.body_timeout;
         match wire {
-            Wire::Rfc => Form::read(&parts.headers, body, surface.body_timeout).await,
-            Wire::Google => google::form(&parts.headers, body, surface.body_timeout).await,
+            Wire::Rfc => Form::read(&parts.headers, body, limit, Dialect::OAuth).await,
+            Wire::Google => google::form(&parts.headers, body, limit).await,
         }
     };
     arrival.request = match form.await {
@@ -198,6 +210,7 @@ fn read(
             };
             (token, kind, actor, requested)
         }
+        Front::AwsSts => return Err(Refusal::Internal("another front's form".to_owned())),
         Front::JwtBearer => {
             let foreign = [
                 "subject_token",
@@ -220,6 +233,7 @@ fn read(
         actor_token,
         requested_token_type,
         wants,
+        narrowing: None,
         csr,
         source,
     })

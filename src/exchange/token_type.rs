@@ -13,6 +13,8 @@ pub enum TokenType {
     AccessToken,
     /// `urn:cambio:token-type:database`: a login at a database server. Ours, because RFC 8693 section 3 names none.
     Database,
+    /// `urn:cambio:token-type:aws`: an AWS session. Ours, too.
+    Aws,
     /// `urn:cambio:token-type:x509`: a client certificate. Ours, for the same reason.
     X509,
 }
@@ -26,6 +28,7 @@ impl TokenType {
             Self::IdToken => "urn:ietf:params:oauth:token-type:id_token",
             Self::AccessToken => "urn:ietf:params:oauth:token-type:access_token",
             Self::Database => crate::mint::login::TOKEN_TYPE,
+            Self::Aws => crate::mint::aws::TOKEN_TYPE,
             Self::X509 => crate::mint::x509::TOKEN_TYPE,
         }
     }
@@ -33,7 +36,8 @@ impl TokenType {
     /// The type that `urn` names, exactly.
     #[must_use]
     pub fn of(urn: &str) -> Option<Self> {
-        let all = [Self::Jwt, Self::IdToken, Self::AccessToken, Self::Database, Self::X509];
+        let all =
+            [Self::Jwt, Self::IdToken, Self::AccessToken, Self::Database, Self::X509, Self::Aws];
         all.into_iter().find(|kind| kind.as_str() == urn)
     }
 
@@ -45,7 +49,7 @@ impl TokenType {
             Self::Jwt => true,
             Self::IdToken => !ours,
             Self::AccessToken => ours,
-            Self::Database | Self::X509 => false,
+            Self::Database | Self::X509 | Self::Aws => false,
         };
         if fits {
             return Ok(());
@@ -66,6 +70,7 @@ pub(in crate::exchange) fn must_issue(
 ) -> Result<(), Refusal> {
     let makes: &[TokenType] = match plan {
         Plan::Jwt(_) => &[TokenType::AccessToken, TokenType::Jwt],
+        Plan::Aws(_) => &[TokenType::Aws],
         Plan::Login(_) => &[TokenType::Database],
         Plan::Cloud(_) => &[TokenType::AccessToken],
         Plan::X509(_) => &[TokenType::X509],

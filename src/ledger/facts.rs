@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    grant::Narrowing,
     policy::Wants,
     subject::{
         Claims,
@@ -32,6 +33,9 @@ pub struct Facts {
     pub actor_issuer: Option<String>,
     /// What was asked for.
     pub wants: Wants,
+    /// What the caller wanted the credential narrowed to, and called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub narrowing: Option<Narrowing>,
     /// The instant of the decision, in milliseconds since 1970.
     pub now: u64,
     /// The caller's address.

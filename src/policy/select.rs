@@ -70,11 +70,17 @@ impl PolicySet {
         if fits.is_empty() {
             return Err(Stop::Deny(DenialReason::Conditions));
         }
-        let wanted = self.wanted_target(wants)?;
+        let (wanted, role) = self.wanted_target(wants)?;
         if let Some(target) = wanted {
             fits.retain(|fit| fit.grant.target == target.name);
             if fits.is_empty() {
                 return Err(Stop::Deny(DenialReason::Target(target.name.to_string())));
+            }
+        }
+        if let Some(role) = role {
+            fits.retain(|fit| fit.grant.role == *role);
+            if fits.is_empty() {
+                return Err(Stop::Deny(DenialReason::Scope(role.to_string())));
             }
         }
         let scope = self.narrow_by_scope(&mut fits, wants)?;
@@ -82,19 +88,25 @@ impl PolicySet {
         Ok((fits, scope))
     }
 
-    /// The one target that all `audience` and `resource` values name (threat X02); none if there are no values.
-    fn wanted_target(&self, wants: &Wants) -> Result<Option<&Target>, Stop> {
-        let mut wanted: Option<&Target> = None;
+    /// The one target that all `audience` and `resource` values name (threat X02), none if there are no values; and the one
+    /// role, where a value names a role by what it is called elsewhere.
+    fn wanted_target(&self, wants: &Wants) -> Result<(Option<&Target>, Option<&RoleName>), Stop> {
+        let (mut wanted, mut wanted_role): (Option<&Target>, Option<&RoleName>) = (None, None);
         for value in &wants.targets {
-            let found = self.targets.resolve(value);
-            let same =
-                wanted.is_none_or(|first| found.is_some_and(|found| found.name == first.name));
+            let by_role = || self.targets.resolve_role(value).map(|(at, role)| (at, Some(role)));
+            let found = self.targets.resolve(value).map(|found| (found, None)).or_else(by_role);
+            let same = |target: &Target, role: Option<&RoleName>| {
+                wanted.is_none_or(|first| first.name == target.name)
+                    && (wanted_role.is_none() || role.is_none() || wanted_role == role)
+            };
             match found {
-                Some(target) if same => wanted = Some(target),
+                Some((target, role)) if same(target, role) => {
+                    (wanted, wanted_role) = (Some(target), wanted_role.or(role));
+                }
                 _ => return Err(Stop::Deny(DenialReason::Target(value.clone()))),
             }
         }
-        Ok(wanted)
+        Ok((wanted, wanted_role))
     }
 
     /// Threat X05: a scope is the role, or is carried by the role, or is refused; it is never dropped.

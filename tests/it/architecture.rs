@@ -43,6 +43,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "chance",
             "clock",
             "exchange",
+            // What a caller of the AWS front narrows its session by.
+            "grant",
             "id",
             "json",
             "ledger",
@@ -59,7 +61,10 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     // `mint` for what a server would make of an operator's statements and names: judged when the file is.
     (
         "config",
-        &["clock", "grant", "holder", "keys", "mint", "policy", "subject", "target", "yaml"],
+        &[
+            "clock", "grant", "json", "holder", "keys", "mint", "policy", "subject", "target",
+            "yaml",
+        ],
     ),
     ("sandbox", &["chance", "clock", "secret", "subject"]),
 ];

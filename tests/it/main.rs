@@ -19,6 +19,8 @@ mod support;
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod aws;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod client;

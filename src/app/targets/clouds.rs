@@ -157,6 +157,7 @@ pub(super) fn examiner(
         | TargetKind::Postgres(_)
         | TargetKind::Mysql(_)
         | TargetKind::Redis(_)
+        | TargetKind::Aws(_)
         | TargetKind::X509(_) => None,
     })
 }

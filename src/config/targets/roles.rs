@@ -6,7 +6,7 @@ use crate::{
     config::reader::{Reader, texts},
     grant::RoleName,
     target::Role,
-    yaml::{Field, Fields, Node, Shape, nearest},
+    yaml::{Field, Fields, Node, Place, Shape, nearest},
 };
 
 /// The powers of our own API that have no argument.
@@ -68,14 +68,7 @@ pub(super) static ROLE_SHAPE: Shape = Shape::Map(&ROLE);
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<RoleName, Role> {
     let mut roles = BTreeMap::new();
     for (name, place, role) in node.find("roles").map(Node::entries).unwrap_or_default() {
-        if !is_scope_token(name) {
-            let message = format!("role `{}` can't be asked for as a `scope`", name.escape_debug());
-            reader.refuse(
-                *place,
-                message,
-                "visible ASCII without spaces, quotes and backslashes (RFC 6749 section 3.3)",
-            );
-        }
+        check_name(reader, name, *place);
         let mut scope = BTreeSet::new();
         for (found, at) in texts(role, "scope") {
             if !is_scope_token(found) {
@@ -92,6 +85,17 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> BTreeMap<RoleName, R
         roles.insert(RoleName::from(name.as_str()), Role { scope, claims });
     }
     roles
+}
+
+pub(super) fn check_name(reader: &mut Reader<'_>, name: &str, place: Place) {
+    if !is_scope_token(name) {
+        let message = format!("role `{}` can't be asked for as a `scope`", name.escape_debug());
+        reader.refuse(
+            place,
+            message,
+            "visible ASCII without spaces, quotes and backslashes (RFC 6749 section 3.3)",
+        );
+    }
 }
 
 fn claims(reader: &mut Reader<'_>, role: &Node) -> BTreeMap<String, String> {

@@ -6,7 +6,7 @@ use super::text::{find_control, find_invisible};
 use crate::{
     clock::Instant,
     subject::{
-        Claims, Issuer, MAXIMUM_LEEWAY,
+        Claims, ENDED, Issuer, MAXIMUM_LEEWAY,
         json::{excerpt, kind},
         provider::ClaimError,
     },
@@ -103,7 +103,7 @@ fn check_times(claims: &Claims, issuer: &Issuer, now: Instant) -> Result<Times, 
     let not_before = instant(claims, "nbf")?;
 
     if expires_at.plus(leeway) <= now {
-        return refuse("exp", format!("the token ended at {expires_at}, now is {now}"));
+        return refuse("exp", format!("{ENDED} {expires_at}, now is {now}"));
     }
     if issued_at > now.plus(leeway) {
         return refuse("iat", format!("the token begins at {issued_at}, now is {now}"));

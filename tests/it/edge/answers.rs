@@ -171,6 +171,11 @@ fn table() -> Vec<(Refusal, &'static str, Option<&'static str>)> {
         ),
         (
             mint(MintError::Unknown("x".to_owned()), true),
+            "503 temporarily_unavailable: the target did not answer, again in 5 s",
+            None,
+        ),
+        (
+            mint(MintError::Unknown("x".to_owned()), false),
             "503 temporarily_unavailable: the target did not answer",
             None,
         ),

@@ -191,6 +191,7 @@ pub(crate) fn facts(number: u64) -> Facts {
         actor: None,
         actor_issuer: None,
         wants: Wants::default(),
+        narrowing: None,
         now: NOW.milliseconds(),
         source: "192.0.2.7".to_owned(),
         policy: "03".repeat(32),

@@ -78,6 +78,11 @@ impl Serving {
         talk(self.running.public(), request.body(Body::from(form.to_owned())).unwrap()).await
     }
 
+    /// Sends any request to the public listener.
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answered {
+        talk(self.running.public(), request).await
+    }
+
     /// Reads from the operations listener.
     pub(crate) async fn operations(&self, path: &str) -> Answered {
         let request = Request::get(path).body(Body::empty()).unwrap();

@@ -9,17 +9,17 @@ pub(super) const BROKEN: &[Broken] = &[
 ",
         to: r"    kind: jtw
 ",
-        says: r"cambio.yaml:16:11: `kind` is `jtw`, expected `jwt`, `cambio`, `postgres`, `mysql`, `redis`, `x509`, `google`, `azure` or `github`
+        says: r"cambio.yaml:16:11: `kind` is `jtw`, expected `jwt`, `cambio`, `postgres`, `mysql`, `redis`, `x509`, `google`, `azure`, `github` or `aws`
   hint: did you mean `jwt`?",
     },
     Broken {
         what: "a target kind that this build does not have",
         from: r"    kind: jwt
 ",
-        to: r"    kind: aws
+        to: r"    kind: ssh
 ",
-        says: r"cambio.yaml:16:11: target kind `aws` is not in this build
-  hint: it takes feature `aws`, which this version does not have yet; it has `jwt`, `cambio`, `postgres`, `mysql`, `redis`, `x509`, `google`, `azure` and `github`",
+        says: r"cambio.yaml:16:11: target kind `ssh` is not in this build
+  hint: it takes feature `ssh`, which this version does not have yet; it has `jwt`, `cambio`, `postgres`, `mysql`, `redis`, `x509`, `google`, `azure`, `github` and `aws`",
     },
     Broken {
         what: "a target of another environment",

@@ -1,0 +1,161 @@
+"""Unmodified AWS SDKs get their sessions through the front, and use them against moto.
+
+`40_aws.py --stage` only sets up what the other journeys of AWS SDKs need, tells it as one line of JSON, and stays until its
+standard input ends.
+"""
+
+import datetime
+import json
+import os
+import pathlib
+import sys
+import time
+
+from aws_stage import ACCOUNT, ROLE, Stage
+from support import Tally
+
+BOTO = """
+import boto3, json, sys
+session = boto3.Session()
+found = session.get_credentials().get_frozen_credentials()
+used = boto3.client("sts", endpoint_url=sys.argv[1], verify=sys.argv[2]).get_caller_identity()
+print(json.dumps({"key": found.access_key, "arn": used["Arn"]}))
+"""
+REFUSED = """
+import boto3, botocore, json, os, sys
+from botocore.config import Config
+sts = boto3.client("sts", config=Config(signature_version=botocore.UNSIGNED))
+token = open(os.environ["AWS_WEB_IDENTITY_TOKEN_FILE"]).read()
+more = json.loads(sys.argv[1])
+try:
+    sts.assume_role_with_web_identity(
+        **{"RoleArn": os.environ["AWS_ROLE_ARN"], "RoleSessionName": "journey", "WebIdentityToken": token} | more)
+    print("nothing")
+except botocore.exceptions.ClientError as error:
+    said = error.response
+    print(json.dumps([type(error).__name__, said["Error"]["Code"], said["ResponseMetadata"]["HTTPStatusCode"],
+                      said["ResponseMetadata"].get("RetryAttempts"), said["ResponseMetadata"]["RequestId"]]))
+"""
+
+
+def sessions(stage, tally):
+    good = stage.file("token")
+    python = sys.executable
+    code, out, err = stage.run([python, "-c", BOTO, stage.aws, stage.ca], good)
+    told = json.loads(out) if code == 0 else {}
+    tally.check("boto3 gets a session with four variables alone", told.get("key", "").startswith("ASIA"), err)
+    arn = told.get("arn", "")
+    tally.check(
+        "and AWS sees namespace, account and rule in its name",
+        arn.startswith(f"arn:aws:sts::{ACCOUNT}:assumed-role/worker/shop-worker-site-worker-"), arn,
+    )
+    cli = str(pathlib.Path(python).with_name("aws"))
+    ask = [cli, "sts", "get-caller-identity", "--endpoint-url", stage.aws, "--ca-bundle", stage.ca]
+    code, out, err = stage.run(ask, good)
+    tally.check("the AWS CLI does, too, under the same name", code == 0 and json.loads(out)["Arn"] == arn, err)
+
+    code, out, err = stage.run([cli, "sts", "get-caller-identity"], good)
+    tally.check("who one is must be asked of AWS itself, and the CLI says so", code != 0 and "InvalidAction" in err, err)
+    own = stage.exchange("aws/own")
+    body = own.json()
+    tally.check("a role is assumed with the broker's own identity", own.status_code == 200, body)
+    credential = body.get("credential", {})
+    env = {
+        "AWS_ACCESS_KEY_ID": credential.get("access_key_id", ""), "AWS_REGION": "eu-central-1",
+        "AWS_SECRET_ACCESS_KEY": credential.get("secret_access_key", ""),
+        "AWS_SESSION_TOKEN": credential.get("session_token", ""),
+    }
+    code, out, err = stage.run(ask, "", **env)
+    tally.check("and is good at AWS", code == 0 and ":assumed-role/own/" in out, err or out)
+    log = (stage.folder / "broker.log").read_text()
+    secrets = ["eyJ", credential.get("secret_access_key"), credential.get("session_token"), "SecretAccessKey>"]
+    tally.check(
+        "neither tokens nor secrets are in the log, at `debug` either",
+        "aws_smithy_runtime" in log and not any(secret in log for secret in secrets),
+    )
+    # INVARIANT(honest-expiry): moto counts whole seconds from its own now.
+    left = datetime.datetime.fromisoformat(credential["expires_at"]).timestamp() - time.time()
+    tally.check("for as long as it says", 1_150 < left <= 1_202 and abs(left - body["expires_in"]) < 5, left)
+
+
+def refusals(stage, tally):
+    def refused(file, more=None, role=ROLE):
+        command = [sys.executable, "-c", REFUSED, json.dumps(more or {})]
+        code, out, err = stage.run(command, file, role)
+        return json.loads(out) if code == 0 and out != "nothing" else [out, err]
+
+    good = stage.file("good")
+    strangers = refused(stage.file("stranger", account="stranger"))
+    tally.check("a stranger gets `AccessDenied`", strangers[:3] == ["ClientError", "AccessDenied", 403], strangers)
+    found = refused(stage.file("old", age=4_000))
+    tally.check("an expired token is `ExpiredTokenException`", found[:3] == ["ExpiredTokenException"] * 2 + [400], found)
+    path = stage.folder / "forged"
+    path.write_text(stage.token()[:-6] + "AAAAAA\n")
+    found = refused(str(path))
+    tally.check("a forged one is `InvalidIdentityToken`", found[:2] == ["InvalidIdentityTokenException", "InvalidIdentityToken"], found)
+    found = refused(stage.file("away", issuer="https://away.invalid"))
+    tally.check(
+        "keys out of reach are `IDPCommunicationError`, and boto3 tried again",
+        found[:3] == ["IDPCommunicationErrorException", "IDPCommunicationError", 400] and found[3] > 0, found,
+    )
+    found = refused(good, {"DurationSeconds": 900, "ProviderId": "example.com"})
+    tally.check("what can't be honoured is `ValidationError`", found[:3] == ["ClientError", "ValidationError", 400], found)
+    found = refused(good, role=f"arn:aws:iam::{ACCOUNT}:role/other")
+    tally.check("a role that nobody configured is `AccessDenied`", found[1] == "AccessDenied", found)
+    doctor = stage.broker.cli("doctor", "--config", str(stage.folder / "cambio.yaml"), "--json", check=False)
+    found = {one["check"]: one["detail"] for one in json.loads(doctor.stdout)}
+    tally.check("doctor sees that moto takes any token", "stand-in" in found.get("target:aws/test", ""), found)
+    explained = stage.broker.cli(
+        "policy", "explain", strangers[4], "--config", str(stage.folder / "cambio.yaml"), check=False
+    )
+    tally.check("the request id finds the reason", "refused as `no_rule`" in explained.stdout, explained.stdout + explained.stderr)
+
+
+def without_identity(stage, tally):
+    """The broker comes back where its surroundings give it no identity: nothing was asked of AWS, and nothing is unknown."""
+    stage.broker.stop()
+    os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+    stage.broker.start(30)
+    del os.environ["AWS_EC2_METADATA_DISABLED"]
+    answer = stage.exchange("aws/own")
+    body = answer.json()
+    tally.check(
+        "without an identity of its own the broker gets no session, and knows that there is none",
+        answer.status_code == 503 and body["error_description"] == "the target did not issue a credential", body,
+    )
+
+
+def outage(stage, tally):
+    stage.moto.terminate()
+    stage.moto.wait(20)
+    answer = stage.exchange("aws/test")
+    body = answer.json()
+    tally.check("AWS is gone: 503", answer.status_code == 503 and body["error"] == "temporarily_unavailable", body)
+    tally.check("with a time to come back", int(answer.headers.get("Retry-After", "0")) > 0, answer.headers)
+    tally.check("the other targets go on", stage.exchange("jwt/orders").status_code == 200)
+
+
+def main():
+    stage = Stage()
+    try:
+        if "--stage" in sys.argv:
+            told = {
+                "good": stage.surroundings(stage.file("token")),
+                "stranger": stage.surroundings(stage.file("stranger", account="stranger")),
+                "expired": stage.surroundings(stage.file("old", age=4_000)),
+                "aws": stage.aws, "ca": stage.ca,
+            }
+            print(json.dumps(told), flush=True)
+            sys.stdin.read()
+            return
+        tally = Tally()
+        sessions(stage, tally)
+        refusals(stage, tally)
+        without_identity(stage, tally)
+        outage(stage, tally)
+    finally:
+        stage.stop()
+    tally.end()
+
+
+main()

@@ -1,0 +1,96 @@
+"""What an exchange for AWS costs beside AWS's own time, by the clock of one client: a measurement, never a verdict.
+
+    python tests/journeys/aws_overhead.py [ROUNDS]
+
+Each round makes an exchange for `aws/test`, the same call straight to the stand-in, and an exchange for `jwt/orders`, over connections
+that are kept. The stand-in answers at once; it is a process of its own, with TLS, as AWS is.
+"""
+
+import asyncio
+import datetime
+import http.client
+import ssl
+import statistics
+import sys
+import time
+import urllib.parse
+
+from support import EXCHANGE, JWT
+
+
+async def stand_in(port, folder):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(f"{folder}/server.pem", f"{folder}/server.key")
+
+    async def serve(reader, writer):
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            lines = head.decode().lower().split("\r\n")
+            length = next((int(line.split(":")[1]) for line in lines if line.startswith("content-length:")), 0)
+            form = urllib.parse.parse_qs((await reader.readexactly(length)).decode())
+            seconds = int(form.get("DurationSeconds", ["900"])[0])
+            end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
+            body = (
+                '<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">'
+                "<AssumeRoleWithWebIdentityResult><AssumedRoleUser>"
+                "<Arn>arn:aws:sts::123456789012:assumed-role/worker/x</Arn><AssumedRoleId>AROA:x</AssumedRoleId>"
+                "</AssumedRoleUser><Credentials><AccessKeyId>ASIAIOSFODNN7EXAMPLE</AccessKeyId>"
+                f"<SecretAccessKey>secret</SecretAccessKey><SessionToken>{'t' * 800}</SessionToken>"
+                f"<Expiration>{end:%Y-%m-%dT%H:%M:%SZ}</Expiration></Credentials></AssumeRoleWithWebIdentityResult>"
+                "<ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></AssumeRoleWithWebIdentityResponse>"
+            )
+            writer.write(f"HTTP/1.1 200 OK\r\ncontent-type: text/xml\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
+            await writer.drain()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", port, ssl=context) as server:
+        await server.serve_forever()
+
+
+def timed(connection, path, form):
+    body = urllib.parse.urlencode(form)
+    began = time.perf_counter()
+    connection.request("POST", path, body, {"content-type": "application/x-www-form-urlencoded"})
+    answer = connection.getresponse()
+    text = answer.read()
+    took = time.perf_counter() - began
+    if answer.status != 200:
+        raise SystemExit(f"{path}: {answer.status} {text.decode()}")
+    return took
+
+
+def main(rounds):
+    from aws_stage import ROLE, Stage
+
+    stage = Stage(lambda port, folder: [sys.executable, __file__, "--stand-in", str(port), str(folder)])
+    try:
+        broker = http.client.HTTPConnection("127.0.0.1", stage.broker.port)
+        port = int(stage.aws.rsplit(":", 1)[1])
+        aws = http.client.HTTPSConnection("localhost", port, context=ssl.create_default_context(cafile=stage.ca))
+        token = stage.token()
+        ask = {"grant_type": EXCHANGE, "subject_token": token, "subject_token_type": JWT}
+        direct = {
+            "Action": "AssumeRoleWithWebIdentity", "Version": "2011-06-15", "RoleArn": ROLE, "RoleSessionName": "measure",
+            "WebIdentityToken": token, "DurationSeconds": "1200",
+        }
+        took = {"aws": [], "direct": [], "jwt": []}
+        for each in range(rounds + 50):
+            now = {
+                "aws": timed(broker, "/token", ask | {"audience": "aws/test"}),
+                "direct": timed(aws, "/", direct),
+                "jwt": timed(broker, "/token", ask | {"audience": "jwt/orders"}),
+            }
+            for name, seconds in now.items():
+                if each >= 50:
+                    took[name].append(seconds * 1_000)
+        median = {name: statistics.median(all) for name, all in took.items()}
+        for name, all in took.items():
+            p99 = statistics.quantiles(all, n=100)[98]
+            print(f"{name:7} p50 {median[name]:.2f} ms  p99 {p99:.2f} ms")
+        print(f"overhead of an exchange for AWS: p50 {median['aws'] - median['direct']:.2f} ms in {rounds} rounds")
+    finally:
+        stage.stop()
+
+
+if sys.argv[1:2] == ["--stand-in"]:
+    asyncio.run(stand_in(int(sys.argv[2]), sys.argv[3]))
+else:
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 500)
