@@ -132,12 +132,12 @@ fn write_rule(init: &Init, talk: &mut Talk) -> Result<(), Failure> {
 
 /// Why `config` would refuse a rule that grants this; the rule is written all the same, for a target that is yet to come.
 fn no_such_target(config: &Config, target: &str, role: Option<&str>) -> Option<String> {
-    let named = |names: Vec<String>| format!("`{}`", names.join("`, `"));
+    let listed = |names: Vec<String>| format!("`{}`", names.join("`, `"));
     let Some(found) = config.targets.iter().find(|it| it.name.to_string() == target) else {
         let names = config.targets.iter().map(|it| it.name.to_string()).collect();
         return Some(format!(
             "target `{target}` is not configured, expected one of {}",
-            named(names)
+            listed(names)
         ));
     };
     let role = role?;
@@ -145,7 +145,10 @@ fn no_such_target(config: &Config, target: &str, role: Option<&str>) -> Option<S
         return None;
     }
     let names = found.roles.keys().map(ToString::to_string).collect();
-    Some(format!("role `{role}` is not one of target `{target}`, expected one of {}", named(names)))
+    Some(format!(
+        "role `{role}` is not one of target `{target}`, expected one of {}",
+        listed(names)
+    ))
 }
 
 /// What a directory holds, judged but for its cases.
