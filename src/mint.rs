@@ -193,7 +193,7 @@ pub enum MintError {
     #[error("the target does not answer: it is tried again in {} s", .0.as_secs())]
     Busy(Duration),
     /// The target refused, for certain: nothing was created.
-    #[error("refused by the target: {0}")]
+    #[error("nothing was issued: {0}")]
     Refused(String),
     /// The target could not be reached or answered garbage; something may exist there.
     #[error("outcome unknown: {0}")]

@@ -66,7 +66,10 @@ impl State {
         }
         let found = selection.find(&*self.reader, MOST).map_err(failed)?;
         if found.is_empty() {
-            return Err(PowerError::NotFound("no live lease fits".to_owned()));
+            return Err(PowerError::NotFound(
+                "no live lease fits: `cambio leases list --all` shows those that have ended, too"
+                    .to_owned(),
+            ));
         }
         let leases: Vec<StoredLease> = found.into_iter().map(|found| found.lease).collect();
         let pending = self.ending.end(&leases, by).await.map_err(failed)?;

@@ -238,7 +238,29 @@ impl State {
         let profile = Profile::recorded(facts.issuer.clone().into(), preset, facts.claims.clone())
             .map_err(failed)?;
         let now = Instant::from_milliseconds(facts.now);
-        Ok(told(&set, &profile, &facts.wants, now, Some((&entry, &facts))))
+        let asked = facts.wants.clone();
+        let ended = self.refused_later(id, &entry)?;
+        let (entry, facts) =
+            ended.as_ref().map_or((&entry, &facts), |(entry, facts)| (entry, facts));
+        Ok(told(&set, &profile, &asked, now, Some((entry, facts))))
+    }
+
+    /// What was permitted and recorded may still be refused: by its target. That is how it ended.
+    fn refused_later(
+        &self,
+        id: ExchangeId,
+        first: &Entry,
+    ) -> Result<Option<(Entry, Facts)>, PowerError> {
+        for stored in self.reader.history(id).map_err(failed)? {
+            let entry = Entry::decode(&stored.leaf).map_err(failed)?;
+            if entry.index == first.index || !entry.body.contains_key("reason") {
+                continue;
+            }
+            if let Some(facts) = stored.facts.and_then(|kept| Facts::read(&kept.json)) {
+                return Ok(Some((entry, facts)));
+            }
+        }
+        Ok(None)
     }
 
     fn explain_stranger(&self, id: ExchangeId) -> Done {
@@ -323,7 +345,13 @@ fn told(
         let reason = entry.body.get("reason").and_then(Value::as_str);
         // What policy says is not the whole story: a spent token, a block or an actor refuse what it permits.
         if let Some(reason) = reason {
-            let detail = facts.detail.as_deref().unwrap_or("see the entries of this token");
+            let detail = facts.detail.as_deref().unwrap_or(match reason {
+                "already_spent" => {
+                    "its token was presented before, and the rule wants a fresh one for each exchange"
+                }
+                "blocked" => "a block matches: see `cambio block list`",
+                _ => "see the entries of this token",
+            });
             text = format!("refused as `{reason}`: {detail}\n\n{text}");
         }
         json!({

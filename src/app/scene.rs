@@ -163,8 +163,11 @@ fn key_source(
 
 /// Sandbox keys are made by `cambio dev` and marked by their `kid`: nobody may be let into production by them.
 fn refuse_sandbox_keys(file: &PathBuf) -> Result<(), String> {
-    let set = std::fs::read_to_string(file).map_err(text)?;
-    let set: Value = serde_json::from_str(&set).map_err(text)?;
+    let path = file.display();
+    let set = std::fs::read_to_string(file).map_err(|error| format!("`{path}`: {error}"))?;
+    let set: Value = serde_json::from_str(&set).map_err(|error| {
+        format!("`{path}` is no JSON, expected a JWK Set of public keys (RFC 7517): {error}")
+    })?;
     let kids = set.get("keys").and_then(Value::as_array).into_iter().flatten();
     let marked =
         |key: &&Value| key.get("kid").and_then(Value::as_str).is_some_and(sandbox::is_marked);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Exit, Failure, Talk, admin::Reach, policy, render, serve};
 use crate::{
-    app,
+    app::{self, Mode},
     chance::{Chance, SystemChance},
     clock::{Clock, SystemClock},
     config::{AnchorConfig, Config, TlsConfig},
@@ -58,6 +58,10 @@ pub(super) async fn run(doctor: Doctor, talk: &mut Talk) -> Result<(), Failure> 
             findings.good("configuration", format!("`{}`", doctor.config.display()));
             for warning in warnings {
                 findings.add("configuration", State::Unwise, warning.to_string());
+            }
+            // As `config check`: what would end `serve` before it begins.
+            if let Err(error) = app::preflight(&config, Mode::Serve, SystemClock.now()) {
+                findings.add("configuration", State::Bad(Exit::Usage), error.to_string());
             }
             files(&config, &mut findings);
             targets(&config, &mut findings).await;

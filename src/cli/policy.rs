@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{
     Failure, Talk,
     admin::{self, Reach},
-    render, token,
+    config, render, token,
 };
 use crate::{
     clock::{Clock as _, SystemClock},
@@ -58,7 +58,7 @@ pub(super) struct Init {
     #[arg(long, value_name = "ROLE")]
     role: Option<String>,
 
-    /// A configuration, to find the issuer's name in
+    /// A configuration, to find the issuer's name in, and whether there is such a target and role
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -122,7 +122,33 @@ fn write_rule(init: &Init, talk: &mut Talk) -> Result<(), Failure> {
     let text = init::init(&profile, &claims, init.target.as_deref(), init.role.as_deref());
     talk.line(text.trim_end());
     talk.say("The token's signature was not looked at. Read each line before you commit it.");
+    if let (Some(file), Some(target)) = (&init.config, &init.target)
+        && let Some(warning) = no_such_target(&config::load(file)?, target, init.role.as_deref())
+    {
+        talk.say(format_args!("warning: {warning}"));
+    }
     Ok(())
+}
+
+/// Why `config` would refuse a rule that grants this; the rule is written all the same, for a target that is yet to come.
+fn no_such_target(config: &Config, target: &str, role: Option<&str>) -> Option<String> {
+    let listed = |names: Vec<String>| format!("`{}`", names.join("`, `"));
+    let Some(found) = config.targets.iter().find(|it| it.name.to_string() == target) else {
+        let names = config.targets.iter().map(|it| it.name.to_string()).collect();
+        return Some(format!(
+            "target `{target}` is not configured, expected one of {}",
+            listed(names)
+        ));
+    };
+    let role = role?;
+    if found.roles.keys().any(|it| it.to_string() == role) {
+        return None;
+    }
+    let names = found.roles.keys().map(ToString::to_string).collect();
+    Some(format!(
+        "role `{role}` is not one of target `{target}`, expected one of {}",
+        listed(names)
+    ))
 }
 
 /// What a directory holds, judged but for its cases.

@@ -42,6 +42,8 @@ pub struct Login {
     pub port: Option<u16>,
     /// The database, where there is one.
     pub database: Option<String>,
+    /// How PostgreSQL's clients protect the connection: `verify-full`.
+    pub sslmode: Option<String>,
     /// All of it as a connection URI.
     pub uri: Option<Secret>,
 }
@@ -123,6 +125,7 @@ fn login(members: &Map<String, Value>) -> Result<Login, ClientError> {
         host: text(members, "host").map(str::to_owned),
         port,
         database: text(members, "database").map(str::to_owned),
+        sslmode: text(members, "sslmode").map(str::to_owned),
         uri: text(members, "uri").map(secret),
     })
 }

@@ -187,13 +187,17 @@ impl Asked<'_> {
             match self.once(broker, waiting.left()).await {
                 Err(error @ WebError::NotConnected(_)) => {
                     if !waiting.rest(None).await {
-                        return Err(unreachable(&error));
+                        return Err(unreachable(&error)
+                            .hint("does the broker run, and is that its address?"));
                     }
                 }
                 Err(error @ WebError::NoTls(_)) => {
-                    return Err(unreachable(&error).hint(
-                        "if its certificate comes from a private authority, name that one with `--ca-file`",
-                    ));
+                    let hint = if error.to_string().contains("CaUsedAsEndEntity") {
+                        "the broker shows the certificate of an authority: it needs one with `CA:FALSE`, as docs/operating.md makes it"
+                    } else {
+                        "if its certificate comes from a private authority, name that one with `--ca-file`"
+                    };
+                    return Err(unreachable(&error).hint(hint));
                 }
                 Err(error) => {
                     return Err(unreachable(&error).hint(

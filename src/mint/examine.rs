@@ -4,6 +4,8 @@ use std::fmt;
 
 use async_trait::async_trait;
 
+use super::login::LoginError;
+
 /// How something was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -34,4 +36,23 @@ pub struct Finding {
 pub trait Examine: fmt::Debug + Send + Sync {
     /// Everything that was looked at, in the order in which a person would.
     async fn examine(&self) -> Vec<Finding>;
+}
+
+/// That there was nothing to look at: where we wanted to go, as whom, and where to look for the mistake.
+pub(super) fn no_connection(user: &str, host: &str, port: u16, error: &LoginError) -> Finding {
+    let said = error.to_string();
+    let mentions = |words: &[&str]| words.iter().any(|word| said.contains(word));
+    let advice = if mentions(&["can't be read", "no line of text", "trust roots"]) {
+        "mend that file"
+    } else if mentions(&["certificate", "UnknownIssuer"]) {
+        "see `tls.ca_file`, and whether its certificate carries `host`"
+    } else if mentions(&["authentication", "Access denied", "WRONGPASS"]) {
+        "see `user` and `password_file`, and from where the server lets it in"
+    } else if mentions(&["lookup"]) {
+        "see `host`"
+    } else {
+        "see `host`, `port` and `kind`, and whether the server runs"
+    };
+    let detail = format!("{said}; tried as `{user}` at `{host}:{port}`: {advice}");
+    Finding { verdict: Verdict::Bad, detail }
 }

@@ -96,7 +96,7 @@ pub enum LoginError {
     #[error("{0}")]
     Refused(String),
     /// It could not be reached, or was lost so early that nothing of what was begun is left.
-    #[error("can't be reached: {0}")]
+    #[error("no connection: {0}")]
     Unreachable(String),
     /// The connection was lost, or the answer makes no sense, after something was begun.
     #[error("lost: {0}")]

@@ -95,15 +95,18 @@ impl MysqlLogins {
             *self.known.lock().await = dialect.as_ref().ok().map(|dialect| (greeting, *dialect));
             Ok((conn, dialect))
         };
-        let found: Result<_, mysql_async::Error> =
-            time::timeout(CONNECT_LIMIT, connect).await.unwrap_or_else(|_| {
-                Err(mysql_async::Error::Other("no connection within its time".into()))
-            });
+        let found: Result<_, mysql_async::Error> = time::timeout(CONNECT_LIMIT, connect)
+            .await
+            .unwrap_or_else(|_| Err(mysql_async::Error::Other("no answer within its time".into())));
         match found {
             Ok((conn, dialect)) => Ok((conn, dialect.map_err(LoginError::Refused)?)),
             Err(error) => {
                 *self.pool.lock().await = None;
-                Err(LoginError::Unreachable(error.to_string()))
+                // The driver says the kind of an error, once or twice, before the error.
+                let said = error.to_string();
+                let said = said.trim_start_matches("Input/output error: ");
+                let said = said.trim_start_matches("Other error: ");
+                Err(LoginError::Unreachable(said.to_owned()))
             }
         }
     }

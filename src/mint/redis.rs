@@ -84,7 +84,7 @@ impl RedisLogins {
         }
         let connecting = time::timeout(CONNECT_LIMIT, self.connect_anew()).await;
         let connection = connecting.unwrap_or_else(|_| {
-            Err(LoginError::Unreachable("no connection within its time".to_owned()))
+            Err(LoginError::Unreachable("no answer within its time".to_owned()))
         })?;
         *held = Some(connection.clone());
         Ok(connection)

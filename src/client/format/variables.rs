@@ -65,6 +65,9 @@ fn of_login(login: &Login) -> Vec<Variable> {
     all.extend(login.database.as_ref().map(|value| shown(database, value)));
     all.push(shown(user, &login.user));
     all.push(hidden(password, &login.password));
+    // Else `psql` would fall back to `prefer`, and believe any server.
+    let sslmode = login.sslmode.as_ref().filter(|_| login.kind == "postgres");
+    all.extend(sslmode.map(|value| shown("PGSSLMODE", value)));
     let url = if login.kind == "redis" { "REDIS_URL" } else { "DATABASE_URL" };
     all.extend(login.uri.as_ref().map(|value| hidden(url, value)));
     all

@@ -8,7 +8,7 @@ use mysql_async::{Conn, prelude::Queryable as _};
 use super::{MysqlLogins, statement::Dialect};
 use crate::{
     mint::{
-        examine::{Examine, Finding, Verdict},
+        examine::{Examine, Finding, Verdict, no_connection},
         reach::Protection,
     },
     target::mysql::MysqlGrant,
@@ -30,7 +30,10 @@ impl Examine for MysqlLogins {
         let mut findings = Vec::new();
         let (mut conn, dialect) = match self.connect().await {
             Ok(found) => found,
-            Err(error) => return vec![finding(Verdict::Bad, error.to_string())],
+            Err(error) => {
+                let reach = &self.server.reach;
+                return vec![no_connection(&reach.user, &reach.host, reach.port, &error)];
+            }
         };
         findings.push(match self.server.reach.tls {
             Protection::VerifyFull(_) => {

@@ -12,7 +12,7 @@ use super::{
     quote::identifier,
 };
 use crate::mint::{
-    examine::{Examine, Finding, Verdict},
+    examine::{Examine, Finding, Verdict, no_connection},
     login::LoginError,
 };
 
@@ -31,7 +31,10 @@ impl Examine for Postgres {
         let mut hand = self.hands.hand();
         let client = match hand.at_home().await {
             Ok(client) => client,
-            Err(error) => return vec![finding(Verdict::Bad, error)],
+            Err(error) => {
+                let target = &self.target;
+                return vec![no_connection(&target.user, &target.host, target.port, &error)];
+            }
         };
         let mut found = Vec::new();
         match self.look_only(client, &mut found).await {

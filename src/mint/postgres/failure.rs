@@ -11,7 +11,7 @@ use crate::mint::login::LoginError;
 pub(super) fn of_pool(error: PoolError) -> LoginError {
     match error {
         PoolError::Backend(error) => of_connecting(&error),
-        PoolError::Timeout(_) => LoginError::Unreachable("no connection in time".to_owned()),
+        PoolError::Timeout(_) => LoginError::Unreachable("no answer within its time".to_owned()),
         other @ (PoolError::Closed
         | PoolError::NoRuntimeSpecified
         | PoolError::PostCreateHook(_)) => LoginError::Unreachable(other.to_string()),

@@ -7,7 +7,7 @@ use redis::{Value, aio::MultiplexedConnection};
 
 use super::{RedisLogins, ask};
 use crate::mint::{
-    examine::{Examine, Finding, Verdict},
+    examine::{Examine, Finding, Verdict, no_connection},
     reach::Protection,
 };
 
@@ -37,7 +37,10 @@ impl Examine for RedisLogins {
         let mut findings = Vec::new();
         let mut connection = match self.connect().await {
             Ok(connection) => connection,
-            Err(error) => return vec![finding(Verdict::Bad, error.to_string())],
+            Err(error) => {
+                let reach = &self.server.reach;
+                return vec![no_connection(&reach.user, &reach.host, reach.port, &error)];
+            }
         };
         findings.push(match self.server.reach.tls {
             Protection::VerifyFull(_) => {

@@ -201,7 +201,8 @@ async fn a_broker_that_is_not_up_yet_is_waited_for() {
     let place = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let error = ask(&format!("http://{place}")).await.unwrap_err();
     assert!(error.message.contains("Connection refused"), "{error}");
-    assert_eq!(error.hint, None, "nothing was sent");
+    // Nothing was sent: no word of a token that may be used up.
+    assert_eq!(error.hint.as_deref(), Some("does the broker run, and is that its address?"));
 }
 
 /// A TLS server with a certificate that only the file in `folder` vouches for; it answers as a broker.

@@ -255,3 +255,12 @@ fn the_page_of_the_client_names_every_platform_and_every_format() {
         assert!(page.contains(&format!("\n| `{name}` |")), "`{name}` has no row");
     }
 }
+
+/// Without it `psql` would take the mode `prefer`, and believe any server.
+#[tokio::test]
+async fn a_postgres_login_says_how_the_server_is_verified() {
+    let login =
+        json!({ "kind": "postgres", "user": "u", "password": "p", "sslmode": "verify-full" });
+    let issued = issued(&login.to_string(), "urn:cambio:token-type:database").await;
+    assert!(all(&issued).contains("export PGSSLMODE='verify-full'\n"));
+}

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     edge::surface::Answered,
     support::{
-        broker::{bytes_below, issued, parts},
+        broker::{bytes_below, form, issued, parts},
         serving::{Serving, serve},
         site::Site,
     },
@@ -51,6 +51,33 @@ async fn a09_every_exchange_is_explained_by_its_name() {
     let request = ExplainRequest { about, audience: Vec::new(), scope: Vec::new() };
     let unknown = serving.power(Power::Explain(request)).await;
     assert!(matches!(unknown, Err(PowerError::NotFound(_))), "{unknown:?}");
+    serving.drain().await;
+}
+
+/// What policy permits and the target does not give is explained by how it ended, with the target's words.
+#[tokio::test]
+async fn an_exchange_that_its_target_failed_is_not_explained_as_permitted_alone() {
+    let site = Site::new();
+    // Nobody listens there: the port was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let target = format!(
+        "targets:\n  - name: redis/orders\n    kind: redis\n    environment: test\n    host: 127.0.0.1\n    port: {port}\n    \
+         tls: dangerously_plain\n    user: cambio\n    password_file: password\n    ends: by_broker\n    \
+         roles: {{ read: {{ read_keys: [a], commands: [+get] }} }}\n    granted_by: [cache.yaml]\n"
+    );
+    site.write("password", "hush");
+    site.edit("cambio.yaml", "targets:\n", &target);
+    let rule = "version: 1\nrules:\n  - id: cache\n    issuer: github\n    when: { repository_id: \"1296269\", event_name: push }\n    \
+                grants: [{ target: redis/orders, role: read, lifetime: 5m }]\n";
+    site.write("policies/cache.yaml", rule);
+    let serving = serve(site).await;
+    let answer = serving.post_token(&form(&serving.job().sign(), "audience=redis/orders")).await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    let told = explain(&serving, &answer).await;
+    let text = told["text"].as_str().unwrap();
+    assert!(text.starts_with("refused as `mint`: target `redis/orders`: "), "{text}");
+    assert!(text.contains("Connection refused") && text.contains("permit: "), "{text}");
+    assert_eq!(told["recorded"]["kind"], "refused");
     serving.drain().await;
 }
 

@@ -420,7 +420,7 @@ async fn a_mapped_claim_never_speaks_in_our_name() {
         let error = minter.prepare(&grant, mint.behind(&subject)).unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!("refused by the target: claim `{name}` can't be mapped")
+            format!("nothing was issued: claim `{name}` can't be mapped")
         );
     }
 }
