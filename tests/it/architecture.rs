@@ -31,8 +31,19 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     (
         "mint",
         &[
-            "chance", "clock", "grant", "holder", "id", "keys", "lease", "ledger", "secret",
-            "subject", "target",
+            "chance",
+            "clock",
+            "grant",
+            "holder",
+            "id",
+            "keys",
+            "lease",
+            "ledger",
+            "secret",
+            "subject",
+            "target",
+            // `Plain`: what a server says is fit for a line before anybody else has it.
+            "telemetry",
         ],
     ),
     ("refusal", &["grant", "ledger", "mint", "policy", "subject"]),
