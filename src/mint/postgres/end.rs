@@ -266,7 +266,7 @@ impl Ending<'_> {
                          `max_locks_per_transaction`, or drop some of them"
                     ))
                 }
-                other => other,
+                other @ (LoginError::Refused(_) | LoginError::Unreachable(_) | LoginError::Lost(_)) => other,
             };
             in_database(database, told)
         })
@@ -335,7 +335,8 @@ impl Ending<'_> {
         let asked = "SELECT DISTINCT r.rolname::text FROM pg_shdepend s \
                      JOIN pg_shdepend o ON o.dbid = s.dbid AND o.deptype = 'o' AND o.refclassid = s.refclassid \
                      JOIN pg_roles r ON r.oid = o.refobjid WHERE s.refclassid = 'pg_authid'::regclass \
-                     AND s.refobjid = $1 AND s.deptype IN ('a', 'r') AND r.oid <> $1 \
+                     AND s.refobjid = $1 AND r.oid <> $1 \
+                     AND (s.deptype = 'r' OR (s.deptype = 'a' AND (s.classid, s.objid) = (o.classid, o.objid))) \
                      AND starts_with(r.rolname::text, $2)";
         let (oid, prefix) = (self.oid, self.names.prefix());
         let client = self.hand.at_home().await?;
