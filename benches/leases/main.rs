@@ -30,7 +30,12 @@ mod fixture;
 mod load;
 mod server;
 
-use std::{collections::BTreeMap, fs, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    sync::Arc,
+    time::Instant,
+};
 
 use cambio::mint::name::Names;
 use serde_json::json;
@@ -123,8 +128,7 @@ fn main() {
 async fn measure(plan: &Plan, servers: &BTreeMap<String, Server>) -> Vec<String> {
     let folder = tempfile::tempdir().expect("a folder");
     let issuer = Issuer::generate();
-    let sizes: Vec<usize> =
-        BTreeMap::from(SHAPES.map(|(_, size)| (size, ()))).into_keys().collect();
+    let sizes: Vec<usize> = BTreeSet::from(SHAPES.map(|(_, size)| size)).into_iter().collect();
     server::configuration(folder.path(), &issuer, servers, &sizes);
     let broker = Arc::new(Broker::start(folder.path()).await);
     let issuer = Arc::new(issuer);

@@ -27,6 +27,7 @@ use crate::{
     ledger::{Hash, LeaseIntent, Recorded},
     secret::Secret,
     target::Expiry,
+    telemetry::Plain,
 };
 
 /// The `issued_token_type` of a login: ours, because RFC 8693 section 3 names none.
@@ -279,10 +280,8 @@ impl Minter for LoginMinter {
         };
         let made = self.gate.pass(MINT_LIMIT, begin()).await;
         let access = made.map_err(not_passed)?.map_err(|error| match error {
-            LoginError::Refused(_) | LoginError::Unreachable(_) => {
-                MintError::Refused(error.to_string())
-            }
-            LoginError::Lost(_) => MintError::Unknown(error.to_string()),
+            LoginError::Refused(_) | LoginError::Unreachable(_) => MintError::Refused(line(&error)),
+            LoginError::Lost(_) => MintError::Unknown(line(&error)),
         })?;
         Ok(Credential {
             value: credential(&login, &access)?,
@@ -351,10 +350,15 @@ fn unreached(reason: NotPassed) -> RevokeError {
 
 fn revoke_error(error: LoginError) -> RevokeError {
     match error {
-        LoginError::Refused(reason) => RevokeError::Failed(reason),
-        LoginError::Unreachable(reason) => RevokeError::Unreachable(reason),
-        LoginError::Lost(reason) => RevokeError::Lost(reason),
+        LoginError::Refused(reason) => RevokeError::Failed(line(&reason)),
+        LoginError::Unreachable(reason) => RevokeError::Unreachable(line(&reason)),
+        LoginError::Lost(reason) => RevokeError::Lost(line(&reason)),
     }
+}
+
+/// A server's words name what holders have made, as they named it: a table's name may be a line of a log (threat A01).
+fn line(said: &impl fmt::Display) -> String {
+    Plain(said).to_string()
 }
 
 fn attribution(grant: &Grant, behind: &Behind<'_>, lease: LeaseId) -> String {

@@ -62,6 +62,9 @@ pub struct Mysql {
     pub roles: BTreeMap<RoleName, MysqlRole>,
 }
 
+/// The version that a server greets with.
+type Greeting = (u16, u16, u16);
+
 /// Makes and ends users.
 #[derive(Debug)]
 pub struct MysqlLogins {
@@ -69,7 +72,7 @@ pub struct MysqlLogins {
     /// Made when it is first needed, and anew after a connection could not be made: password and CA are read again.
     pool: Mutex<Option<Pool>>,
     /// What a server that greets with this version speaks. MariaDB (10 and later) and MySQL (8, 9) share no version.
-    known: Mutex<Option<((u16, u16, u16), Dialect)>>,
+    known: Mutex<Option<(Greeting, Dialect)>>,
 }
 
 impl MysqlLogins {

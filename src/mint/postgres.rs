@@ -165,7 +165,7 @@ impl Logins for Postgres {
         if !self.names.is_ours(name) {
             return Err(LoginError::Refused("the name is none of ours".to_owned()));
         }
-        end::end(&self.target, &self.hands, name).await
+        end::end(&self.target, &self.names, &self.hands, name).await
     }
 
     async fn names(&self) -> Result<Vec<String>, LoginError> {

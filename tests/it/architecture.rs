@@ -31,8 +31,21 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     (
         "mint",
         &[
-            "chance", "clock", "grant", "holder", "id", "json", "keys", "lease", "ledger",
-            "secret", "subject", "target", "web",
+            "chance",
+            "clock",
+            "grant",
+            "holder",
+            "id",
+            "json",
+            "keys",
+            "lease",
+            "ledger",
+            // `telemetry` for `Plain`: what a server says is fit for a line before anybody else has it.
+            "secret",
+            "subject",
+            "target",
+            "telemetry",
+            "web",
         ],
     ),
     ("refusal", &["grant", "ledger", "mint", "policy", "subject"]),

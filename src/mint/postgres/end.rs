@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     lease::Gone,
-    mint::{login::LoginError, sql::Placeholder},
+    mint::{login::LoginError, name::Names, sql::Placeholder},
 };
 
 /// How often it is looked whether all sessions are gone, and how long between two looks.
@@ -29,6 +29,7 @@ const ROUNDS: u32 = 3;
 /// A role that is being ended.
 struct Ending<'e> {
     target: &'e PostgresTarget,
+    names: &'e Names,
     hand: Hand<'e>,
     home: &'e str,
     name: &'e str,
@@ -54,6 +55,7 @@ struct Left {
 /// Something of it is left, or nobody knows.
 pub(super) async fn end(
     target: &PostgresTarget,
+    names: &Names,
     hands: &Hands,
     name: &str,
 ) -> Result<Gone, LoginError> {
@@ -68,7 +70,7 @@ pub(super) async fn end(
     let (oid, comment) = (column(&row, 0)?, column::<Option<String>>(&row, 1)?);
     let version = column(&row, 2)?;
     let home = hands.home();
-    let ending = Ending { target, hand, home, name, oid, version, is_member: false };
+    let ending = Ending { target, names, hand, home, name, oid, version, is_member: false };
     let done = ending.all(comment.as_deref()).await;
     // Another one may have ended it meanwhile, and then anything can fail (threat B09): what counts is what is there.
     if matches!(done, Err(LoginError::Refused(_))) && is_gone(hands, oid).await? {
@@ -111,18 +113,23 @@ impl Ending<'_> {
             "ALTER ROLE {} NOLOGIN PASSWORD NULL CONNECTION LIMIT 0 VALID UNTIL '1970-01-01T00:00:00Z'",
             identifier(self.name)
         );
+        // Sessions that come back as soon as they are cut would always be in the way of one who waits until there are none: who
+        // is there is cut in the same breath, and who comes then waits behind us.
+        let cut_first = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = {}; {statement}",
+            self.oid
+        );
+        let mut attempt = &statement;
         for _ in 1..ROUNDS {
             let client = self.hand.at_home().await?;
-            match client.batch_execute(&statement).await {
+            match client.batch_execute(attempt).await {
                 Ok(()) => return Ok(()),
-                Err(error) if is_in_the_way(&error) => {
-                    self.cut().await?;
-                    self.roll_back_prepared().await?;
-                }
+                Err(error) if is_in_the_way(&error) => self.roll_back_prepared().await?,
                 Err(error) => return Err(failure::of_ending(&error)),
             }
+            attempt = &cut_first;
         }
-        let last = self.hand.at_home().await?.batch_execute(&statement).await;
+        let last = self.hand.at_home().await?.batch_execute(&cut_first).await;
         last.map_err(|error| failure::of_ending(&error))
     }
 
@@ -175,6 +182,17 @@ impl Ending<'_> {
 
     /// The server itself knows what depends on a role, and in which database: only those are visited.
     async fn empty_and_drop(&mut self) -> Result<(), LoginError> {
+        let mut joined = Vec::new();
+        let done = self.empty_and_drop_joining(&mut joined).await;
+        for login in joined {
+            // It may have ended meanwhile, and what is left of this ends with it.
+            let statement = format!("REVOKE {} FROM CURRENT_USER", identifier(&login));
+            let _ = self.hand.at_home().await?.batch_execute(&statement).await;
+        }
+        done
+    }
+
+    async fn empty_and_drop_joining(&mut self, joined: &mut Vec<String>) -> Result<(), LoginError> {
         let drop_role = format!("DROP ROLE {}", identifier(self.name));
         let mut said = LoginError::Refused("something of it is left".to_owned());
         for _ in 0..ROUNDS {
@@ -189,6 +207,9 @@ impl Ending<'_> {
                 Err(error) if is_in_the_way(&error) => said = failure::of_ending(&error),
                 Err(error) if failure::is(&error, &SqlState::DEPENDENT_OBJECTS_STILL_EXIST) => {
                     said = granted_by_others(&error);
+                    if joined.is_empty() {
+                        self.join_granters(joined).await?;
+                    }
                     // What it has granted to others of itself is in no database.
                     let home = self.home.to_owned();
                     self.empty(&home, &Left::default()).await?;
@@ -237,7 +258,18 @@ impl Ending<'_> {
         statements.extend([format!("DROP OWNED BY {role}"), "COMMIT".to_owned()]);
         let client = self.hand.at(database).await?;
         let done = client.batch_execute(&statements.join("; ")).await;
-        done.map_err(|error| in_database(database, failure::of_ending(&error)))
+        done.map_err(|error| {
+            let told = match failure::of_ending(&error) {
+                LoginError::Refused(said) if failure::is(&error, &SqlState::OUT_OF_MEMORY) => {
+                    LoginError::Refused(format!(
+                        "{said}: it is shut, and has more objects than the server can lock at once: raise \
+                         `max_locks_per_transaction`, or drop some of them"
+                    ))
+                }
+                other @ (LoginError::Refused(_) | LoginError::Unreachable(_) | LoginError::Lost(_)) => other,
+            };
+            in_database(database, told)
+        })
     }
 
     fn may_enter(&self, database: &str, left: &Left) -> Result<(), LoginError> {
@@ -282,14 +314,40 @@ impl Ending<'_> {
     /// `REASSIGN OWNED`, `DROP OWNED` and `SET ROLE` want membership. From 16 on whoever makes a role has `ADMIN` on it, and
     /// nothing else. It ends with the role.
     async fn become_member(&mut self) -> Result<(), LoginError> {
-        if self.is_member {
-            return Ok(());
+        if !self.is_member {
+            self.join(self.name).await?;
+            self.is_member = true;
         }
+        Ok(())
+    }
+
+    async fn join(&mut self, login: &str) -> Result<(), LoginError> {
         let how = if self.version >= 160_000 { " WITH INHERIT TRUE, SET TRUE" } else { "" };
-        let statement = format!("GRANT {} TO CURRENT_USER{how}", identifier(self.name));
+        let statement = format!("GRANT {} TO CURRENT_USER{how}", identifier(login));
         let done = self.hand.at_home().await?.batch_execute(&statement).await;
-        done.map_err(|error| failure::of_ending(&error))?;
-        self.is_member = true;
+        done.map_err(|error| failure::of_ending(&error))
+    }
+
+    /// One login could grant something of its own to all the others, and none of them could be dropped as long as it lives
+    /// (threat B04). What it has granted we can take back as a member of it.
+    async fn join_granters(&mut self, joined: &mut Vec<String>) -> Result<(), LoginError> {
+        // Of a policy the server does not say here whose it is: whoever of ours owns anything in its database may be meant.
+        let asked = "SELECT DISTINCT r.rolname::text FROM pg_shdepend s \
+                     JOIN pg_shdepend o ON o.dbid = s.dbid AND o.deptype = 'o' AND o.refclassid = s.refclassid \
+                     JOIN pg_roles r ON r.oid = o.refobjid WHERE s.refclassid = 'pg_authid'::regclass \
+                     AND s.refobjid = $1 AND r.oid <> $1 \
+                     AND (s.deptype = 'r' OR (s.deptype = 'a' AND (s.classid, s.objid) = (o.classid, o.objid))) \
+                     AND starts_with(r.rolname::text, $2)";
+        let (oid, prefix) = (self.oid, self.names.prefix());
+        let client = self.hand.at_home().await?;
+        let rows = query(client, asked, &[(&oid, Type::OID), (&prefix, Type::TEXT)]).await?;
+        for row in &rows {
+            let login: String = column(row, 0)?;
+            // One that has ended meanwhile grants nothing any more.
+            if self.names.is_ours(&login) && self.join(&login).await.is_ok() {
+                joined.push(login);
+            }
+        }
         Ok(())
     }
 }

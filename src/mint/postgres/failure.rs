@@ -46,10 +46,13 @@ pub(super) fn of_commit(error: &Error) -> LoginError {
     LoginError::Lost(format!("the answer to the commit: {}", text(error)))
 }
 
-/// Of a statement that ends something, and stands for itself.
+/// Of a statement that ends something, and stands for itself. `out_of_memory` is what the server says when a login owns more
+/// than it has locks for: that is of this login, and must not look like a server that is down for all others (threat V03).
 pub(super) fn of_ending(error: &Error) -> LoginError {
     match error.as_db_error() {
-        Some(said) if is_server_trouble(said) => LoginError::Unreachable(text(error)),
+        Some(said) if is_server_trouble(said) && *said.code() != SqlState::OUT_OF_MEMORY => {
+            LoginError::Unreachable(text(error))
+        }
         Some(_) => LoginError::Refused(text(error)),
         None => LoginError::Lost(text(error)),
     }

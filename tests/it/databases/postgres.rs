@@ -21,6 +21,7 @@ use super::battery::{self, Bench, Holder, House, Stay};
 use crate::support::services::{self, Services};
 
 mod ending;
+mod hostile;
 mod making;
 mod trouble;
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use cambio::{
-    lease::{Revoker, Revokers},
+    lease::{RevokeError, Revoker, Revokers},
     ledger::LeaseState,
 };
 
@@ -29,6 +29,21 @@ fn two() -> (Bench, Arc<FakeServer>) {
         (BILLING.into(), second as Arc<dyn Revoker>),
     ]);
     (Bench::with(log, orders, first, revokers), billing)
+}
+
+#[tokio::test]
+async fn a01_what_a_server_says_of_a_holders_names_stays_on_its_line() {
+    let bench = Bench::new();
+    let lease = bench.active(1).await;
+    bench.server.end_fails(Some(Fault::Quotes));
+    let Err(RevokeError::Failed(said)) = bench.revoker.revoke(&lease.object).await else {
+        panic!("it says no")
+    };
+    let plain = r#"must be owner of "x\u{1b}[2J\u{a}INFO lease revoked\u{d}\u{202e}""#;
+    assert_eq!(said, plain);
+    bench.pass(LIFETIME);
+    bench.look().await;
+    assert_eq!(bench.reaper.troubles()[0].reason, plain);
 }
 
 #[tokio::test]

@@ -27,6 +27,8 @@ use tokio::sync::Semaphore;
 pub(crate) enum Fault {
     /// It says no.
     Refuses,
+    /// It says no, and names what a holder has made, as the holder named it.
+    Quotes,
     /// It never answers, and does nothing.
     Hangs,
     /// It does what it is told, and the answer is lost.
@@ -38,6 +40,9 @@ pub(crate) enum Fault {
     /// A defect of ours.
     Panics,
 }
+
+/// What a server says of a table with such a name.
+pub(crate) const QUOTED: &str = "must be owner of \"x\u{1b}[2J\nINFO lease revoked\r\u{202e}\"";
 
 /// A login as the server has it.
 #[derive(Clone, Debug)]
@@ -224,6 +229,7 @@ async fn meets(fault: Option<Fault>) -> Result<(), LoginError> {
     match fault {
         None | Some(Fault::LosesTheAnswer) => Ok(()),
         Some(Fault::Refuses) => Err(LoginError::Refused("it is in use".to_owned())),
+        Some(Fault::Quotes) => Err(LoginError::Refused(QUOTED.to_owned())),
         Some(Fault::Hangs) => std::future::pending().await,
         Some(Fault::IsLate) => Err(LoginError::Lost("the connection was reset".to_owned())),
         Some(Fault::Unreachable) => Err(LoginError::Unreachable("connection refused".to_owned())),
