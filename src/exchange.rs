@@ -350,6 +350,7 @@ const fn is_certain(error: &MintError) -> bool {
         | MintError::NoName(_)
         | MintError::Request(_)
         | MintError::Busy(_)
+        | MintError::Full(_)
         | MintError::Refused(_) => true,
         MintError::Unknown(_) | MintError::Internal(_) => false,
     }

@@ -80,7 +80,7 @@ impl Server {
         };
         format!(
             "  - name: {name}\n    kind: {kind}\n    environment: bench\n    host: {}\n    port: {}\n    tls: {{ ca_file: {} }}\n    \
-             user: {}\n    password_file: {}\n    connections: {connections}\n    ceiling: 1h\n    granted_by: [bench.yaml]\n{more}",
+             user: {}\n    password_file: {}\n    connections: {connections}\n    logins_per_subject: 10000\n    ceiling: 1h\n    granted_by: [bench.yaml]\n{more}",
             self.host,
             self.port,
             self.ca_file.display(),

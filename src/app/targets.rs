@@ -130,6 +130,7 @@ fn login_maker(config: &Config, target: &TargetConfig, server: Server, means: &M
         names: server.names,
         expiry: target.expiry(),
         at_once: usize::try_from(server.connections).unwrap_or(1),
+        per_subject: usize::try_from(server.per_subject).unwrap_or(1),
     };
     let (clock, chance) = (Arc::clone(&means.clock), Arc::clone(&means.chance));
     let minter = Arc::new(LoginMinter::of(login, server.logins, clock, chance));

@@ -236,6 +236,14 @@ fn mint(error: &MintError, unspent: bool, front: Front) -> Answer {
             "invalid_request",
             "session policies and tags are too large together",
         ),
+        MintError::Full(wait) => Answer {
+            retry_after: unspent.then_some(*wait),
+            ..bad(
+                StatusCode::TOO_MANY_REQUESTS,
+                "temporarily_unavailable",
+                "as many logins as one subject may hold are live: use one of them, or end one",
+            )
+        },
         MintError::Busy(wait) => outage("the target does not answer now", unspent.then_some(*wait)),
         MintError::Refused(_) => outage("the target did not issue a credential", again),
         // Something may exist there: a token that counts once stays spent until its worst end, and trying again is refused.

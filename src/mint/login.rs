@@ -17,6 +17,7 @@ use super::{
     gate::{Answered, Gate, NotPassed},
     lifetime,
     name::Names,
+    quota::Quota,
 };
 use crate::{
     chance::Chance,
@@ -68,6 +69,8 @@ pub struct Login {
     /// Who it is for, for the server's own records: exchange, lease, rule, subject. Only letters, digits and ` ._:/@=-`, at
     /// most 400 bytes: what stands in it cannot end a literal anywhere (threat B01).
     pub attribution: String,
+    /// Whose it is: it counts against their share.
+    subject: String,
     /// What was granted. A wall clock that is set back on the way must not make it longer (threats B08, B10).
     lifetime: Duration,
     /// What [`Logins::derive`] made of the password.
@@ -160,6 +163,8 @@ pub struct LoginTarget {
     pub expiry: Expiry,
     /// How many connections at once.
     pub at_once: usize,
+    /// How many logins one subject may hold at once.
+    pub per_subject: usize,
 }
 
 /// Makes logins at one server, and ends them.
@@ -168,6 +173,7 @@ pub struct LoginMinter {
     target: LoginTarget,
     server: Arc<dyn Logins>,
     gate: Gate,
+    quota: Quota,
     clock: Arc<dyn Clock>,
     chance: Arc<dyn Chance>,
 }
@@ -182,7 +188,8 @@ impl LoginMinter {
         chance: Arc<dyn Chance>,
     ) -> Self {
         let gate = Gate::of(target.at_once, Arc::clone(&clock));
-        Self { target, server, gate, clock, chance }
+        let quota = Quota::of(target.per_subject, Arc::clone(&clock));
+        Self { target, server, gate, quota, clock, chance }
     }
 
     fn ceiling(&self) -> Duration {
@@ -210,6 +217,8 @@ impl Minter for LoginMinter {
             return Err(MintError::Internal(format!("a grant for `{}` came here", grant.target)));
         }
         self.gate.is_open().map_err(MintError::Busy)?;
+        let subject = behind.subject.profile().our_subject();
+        self.quota.has_room(&subject).map_err(MintError::Full)?;
         let lifetime = lifetime::bounded(self.ceiling(), grant, &behind, &self.target.issuer);
         let expires_at = Instant::from_seconds(behind.now.plus(lifetime).seconds());
         if expires_at.since(behind.now) < SHORTEST {
@@ -234,6 +243,7 @@ impl Minter for LoginMinter {
             role: grant.role.clone(),
             expires_at,
             attribution: attribution(grant, &behind, id),
+            subject,
             derived: OnceLock::new(),
             lifetime: expires_at.since(behind.now),
             lease: LeaseToken { id, token: Secret::from(token) },
@@ -278,6 +288,8 @@ impl Minter for LoginMinter {
             }
             self.server.make(&login, left).await
         };
+        // From here on it may be there, whatever becomes of it.
+        self.quota.take(&login.subject, &login.name, login.expires_at);
         let made = self.gate.pass(MINT_LIMIT, begin()).await;
         let access = made.map_err(not_passed)?.map_err(|error| match error {
             LoginError::Refused(_) | LoginError::Unreachable(_) => MintError::Refused(line(&error)),
@@ -302,7 +314,9 @@ impl Revoker for LoginMinter {
             return Err(RevokeError::Failed(format!("`{}` is no name of ours", plain(object))));
         }
         let done = self.gate.pass(REVOKE_LIMIT, self.server.end(object)).await;
-        done.map_err(unreached)?.map_err(revoke_error)
+        let gone = done.map_err(unreached)?.map_err(revoke_error)?;
+        self.quota.give_back(object);
+        Ok(gone)
     }
 
     async fn objects(&self) -> Result<Vec<String>, RevokeError> {

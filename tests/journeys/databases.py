@@ -31,6 +31,7 @@ SERVER = """\
     user: {user}
     password_file: {password_file}
     connections: {connections}
+    logins_per_subject: 10000
     ceiling: 1h
     granted_by: [site.yaml]
 {more}"""

@@ -30,6 +30,8 @@ pub(super) struct Server {
     pub(super) names: Names,
     /// How many connections at once.
     pub(super) connections: u32,
+    /// How many logins one subject may hold at once.
+    pub(super) per_subject: u32,
 }
 
 /// The server of `target`; `None` for a kind without one.
@@ -81,9 +83,15 @@ fn postgres(
         owner: configured.owner.clone(),
         roles: configured.roles.clone(),
     };
-    let connections = server.connections;
+    let (connections, per_subject) = (server.connections, server.per_subject);
     let server = Arc::new(Postgres::of(wanted, names.clone(), Arc::clone(chance))?);
-    Ok(Server { logins: Arc::clone(&server) as _, examiner: server, names, connections })
+    Ok(Server {
+        logins: Arc::clone(&server) as _,
+        examiner: server,
+        names,
+        connections,
+        per_subject,
+    })
 }
 
 fn mysql(configured: &MysqlConfig, names: Names) -> Server {
@@ -96,8 +104,8 @@ fn mysql(configured: &MysqlConfig, names: Names) -> Server {
         sessions: configured.sessions,
         roles: configured.roles.clone(),
     }));
-    let connections = configured.server.connections;
-    Server { logins: Arc::clone(&server) as _, examiner: server, names, connections }
+    let (connections, per_subject) = (configured.server.connections, configured.server.per_subject);
+    Server { logins: Arc::clone(&server) as _, examiner: server, names, connections, per_subject }
 }
 
 fn redis(configured: &RedisConfig, names: Names) -> Server {
@@ -107,8 +115,8 @@ fn redis(configured: &RedisConfig, names: Names) -> Server {
         database: configured.database,
         roles: configured.roles.clone(),
     }));
-    let connections = configured.server.connections;
-    Server { logins: Arc::clone(&server) as _, examiner: server, names, connections }
+    let (connections, per_subject) = (configured.server.connections, configured.server.per_subject);
+    Server { logins: Arc::clone(&server) as _, examiner: server, names, connections, per_subject }
 }
 
 fn reach(server: &ServerConfig) -> Reach {

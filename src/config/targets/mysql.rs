@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     ALIASES, CEILING, ENDS, ENVIRONMENT, GRANTED_BY, NAME,
-    server::{self, CONNECTIONS, HOST, PASSWORD_FILE, PORT, ServerConfig, TLS, USER},
+    server::{self, CONNECTIONS, HOST, PASSWORD_FILE, PER_SUBJECT, PORT, ServerConfig, TLS, USER},
 };
 use crate::{
     config::reader::{Reader, number, text, texts},
@@ -91,6 +91,7 @@ pub(super) static MYSQL: Fields = Fields {
         USER,
         PASSWORD_FILE,
         CONNECTIONS,
+        PER_SUBJECT,
         ENDS,
         Field::optional(
             "database",

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     ALIASES, CEILING, ENVIRONMENT, FLOOR, GRANTED_BY, NAME,
-    server::{self, CONNECTIONS, HOST, PASSWORD_FILE, PORT, ServerConfig, TLS, USER},
+    server::{self, CONNECTIONS, HOST, PASSWORD_FILE, PER_SUBJECT, PORT, ServerConfig, TLS, USER},
 };
 use crate::{
     config::reader::{Reader, number, text, texts},
@@ -87,6 +87,7 @@ pub(super) static POSTGRES: Fields = Fields {
         USER,
         PASSWORD_FILE,
         CONNECTIONS,
+        PER_SUBJECT,
         Field::optional(
             "maintenance_database",
             "The database that we connect to ourselves. Default: `postgres`",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     ALIASES, CEILING, ENDS, ENVIRONMENT, GRANTED_BY, NAME,
-    server::{self, CONNECTIONS, HOST, PASSWORD_FILE, PORT, ServerConfig, TLS, USER},
+    server::{self, CONNECTIONS, HOST, PASSWORD_FILE, PER_SUBJECT, PORT, ServerConfig, TLS, USER},
 };
 use crate::{
     config::reader::{Reader, number, texts},
@@ -82,6 +82,7 @@ pub(super) static REDIS: Fields = Fields {
         USER,
         PASSWORD_FILE,
         CONNECTIONS,
+        PER_SUBJECT,
         ENDS,
         Field::optional(
             "database",

@@ -25,6 +25,8 @@ pub struct ServerConfig {
     pub password_file: PathBuf,
     /// How many connections at once.
     pub connections: u32,
+    /// How many logins one subject may hold at once.
+    pub per_subject: u32,
 }
 
 /// How the connection to a server is protected.
@@ -81,6 +83,12 @@ pub(super) const CONNECTIONS: Field = Field::optional(
     Shape::Integer(1, 64),
 );
 
+pub(super) const PER_SUBJECT: Field = Field::optional(
+    "logins_per_subject",
+    "How many logins one subject may hold at once: times what a login may have of sessions, it should stay well below what the server takes. Default: 20",
+    Shape::Integer(1, 10_000),
+);
+
 /// The server of the target `node`; `port` is the usual one of its kind.
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node, port: u16) -> Option<ServerConfig> {
     let password_file = reader.path(node, "password_file", Need::Secret);
@@ -93,6 +101,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, port: u16) -> Option<Se
         user: text(node, "user")?.0.to_owned(),
         password_file: password_file?,
         connections: number(Some(node), "connections", 4),
+        per_subject: number(Some(node), "logins_per_subject", 20),
     })
 }
 

@@ -108,7 +108,9 @@ fn of_mint(error: &MintError) -> (StatusCode, &'static str) {
         MintError::Unsuited(Unsuited::TooLarge, _) => {
             (StatusCode::BAD_REQUEST, "PackedPolicyTooLarge")
         }
-        MintError::NoKey(_) | MintError::Busy(_) | MintError::Unknown(_) => UNAVAILABLE,
+        MintError::NoKey(_) | MintError::Busy(_) | MintError::Full(_) | MintError::Unknown(_) => {
+            UNAVAILABLE
+        }
         MintError::Internal(_) => FAILED,
     }
 }

@@ -136,6 +136,7 @@ impl Bench {
             names: names.clone(),
             expiry,
             at_once: AT_ONCE,
+            per_subject: 10_000,
         };
         let clock = Arc::clone(&mint.bench.clock) as Arc<dyn Clock>;
         let minter = Arc::new(LoginMinter::of(target, Arc::clone(&server), clock, chance));

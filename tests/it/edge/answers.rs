@@ -165,6 +165,11 @@ fn table() -> Vec<(Refusal, &'static str, Option<&'static str>)> {
             None,
         ),
         (
+            mint(MintError::Full(Duration::from_secs(90)), true),
+            "429 temporarily_unavailable: as many logins as one subject may hold are live: use one of them, or end one, again in 90 s",
+            None,
+        ),
+        (
             mint(MintError::Refused("x".to_owned()), true),
             "503 temporarily_unavailable: the target did not issue a credential, again in 5 s",
             None,

@@ -36,7 +36,7 @@ use crate::{
     edge::surface::Answered,
     support::{
         broker::{Broker, Wrap, bytes_below, operator},
-        server::{FakeServer, Fault},
+        server::{FakeServer, Fault, PER_SUBJECT},
         token::NOW,
     },
 };
@@ -478,6 +478,27 @@ async fn b12_a_connection_that_drops_while_a_login_is_made_leaves_no_open_end() 
     world.broker.pass(LIFETIME);
     world.look().await;
     assert!(world.server.logins().is_empty());
+}
+
+/// One tenant takes login after login and keeps them: it waits for its own, and nobody else does.
+#[tokio::test]
+async fn v03_a_subject_that_holds_as_many_logins_as_it_may_gets_no_more_until_one_ends() {
+    let world = World::new().await;
+    for _ in 0..PER_SUBJECT {
+        assert_eq!(world.ask().await.status, 200);
+    }
+    let answer = world.ask().await;
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (429, "300"));
+    assert_eq!(world.server.made(), PER_SUBJECT, "nothing was asked of the server");
+    assert_eq!(world.leases().len(), PER_SUBJECT, "and no lease was opened");
+    let other = world.broker.site.job().claim("repository_id", "4242").sign();
+    assert_eq!(world.broker.exchange(&other).await.status, 200);
+    let step = LeaseState::Revoking;
+    let event = Event::Lease { id: world.leases()[0].id, step, by: Some(operator()) };
+    world.broker.writer.commit(Proposal::of(event)).await.unwrap();
+    world.look().await;
+    assert_eq!(world.ask().await.status, 200, "what was revoked makes room");
+    assert_eq!(world.ask().await.status, 429);
 }
 
 /// "Everything that this run got" is revoked while one more login is being made: it is withheld, and ended.

@@ -91,6 +91,9 @@ impl fmt::Debug for FakeServer {
     }
 }
 
+/// How many logins one subject may hold at a fake server.
+pub(crate) const PER_SUBJECT: usize = 12;
+
 impl FakeServer {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
@@ -120,6 +123,7 @@ impl FakeServer {
             issuer: "https://cambio.example".to_owned(),
             expiry: Expiry::ByBroker { ceiling: Duration::from_hours(1) },
             at_once,
+            per_subject: PER_SUBJECT,
         };
         Arc::new(LoginMinter::of(login, Arc::clone(self) as Arc<dyn Logins>, clock, chance))
     }
