@@ -33,9 +33,9 @@ pub use log::{LogConfig, LogFormat, LogLevel};
 pub use policies::PoliciesConfig;
 pub use store::StoreConfig;
 pub use targets::{
-    AzureConfig, AzureRoleConfig, CloudConfig, GithubConfig, GithubRoleConfig, GoogleConfig,
-    GoogleRoleConfig, JwtConfig, JwtType, MysqlConfig, PostgresConfig, RedisConfig, ServerConfig,
-    ServerTls, TargetConfig, TargetKind, X509Config, aws,
+    AzureConfig, AzureRoleConfig, Bounds, CloudConfig, GithubConfig, GithubRoleConfig,
+    GoogleConfig, GoogleRoleConfig, JwtConfig, JwtType, MysqlConfig, PostgresConfig, RedisConfig,
+    ServerConfig, ServerTls, TargetConfig, TargetKind, X509Config, aws,
 };
 
 use self::{files::Need, reader::Reader};

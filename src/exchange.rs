@@ -163,7 +163,7 @@ impl Exchange {
         proposal: Proposal,
         prepared: Prepared,
     ) -> Result<Issued, Refusal> {
-        let ledger = Arc::clone(&self.ledger);
+        let (ledger, clock) = (Arc::clone(&self.ledger), Arc::clone(&self.clock));
         let work = Outliving::of(&self.tasks, async move {
             let (outside, kind) = (prepared.plan.is_outside(), prepared.plan.kind());
             let opened = Opened {
@@ -172,7 +172,7 @@ impl Exchange {
             };
             let recorded = match ledger::record(ledger.as_ref(), proposal, prepared).await {
                 Ok(recorded) => recorded,
-                Err(reason) => return Err(not_recorded(reason, grant)),
+                Err(reason) => return Err(not_recorded(reason, grant, clock.now())),
             };
             let receipt = recorded.receipt();
             let made = minter.mint(recorded).await;
@@ -213,8 +213,11 @@ impl Exchange {
         refusal: &Refusal,
         now: Instant,
     ) {
-        // The writer has already made the entry of these two.
-        if matches!(refusal, Refusal::AlreadySpent { .. } | Refusal::Blocked(_)) {
+        // The writer has already made the entry of these.
+        if matches!(
+            refusal,
+            Refusal::AlreadySpent { .. } | Refusal::Blocked(_) | Refusal::NoRoom { .. }
+        ) {
             return;
         }
         // Threat A11: anyone on a public platform can get a validly signed token for our audience, and a known tenant can come
@@ -317,12 +320,16 @@ fn facts_of(
     }
 }
 
-fn not_recorded(reason: NotRecorded, grant: Grant) -> Refusal {
+fn not_recorded(reason: NotRecorded, grant: Grant, now: Instant) -> Refusal {
     match reason {
         NotRecorded::AlreadySpent => {
             Refusal::AlreadySpent { target: grant.target, role: grant.role }
         }
         NotRecorded::Blocked(id) => Refusal::Blocked(id.to_string()),
+        NotRecorded::NoRoom(until) => Refusal::NoRoom {
+            target: grant.target,
+            retry_after: until.since(now).max(Duration::from_secs(1)),
+        },
         NotRecorded::Failed(error) => Refusal::Ledger(error),
     }
 }
@@ -350,7 +357,6 @@ const fn is_certain(error: &MintError) -> bool {
         | MintError::NoName(_)
         | MintError::Request(_)
         | MintError::Busy(_)
-        | MintError::Full(_)
         | MintError::Refused(_) => true,
         MintError::Unknown(_) | MintError::Internal(_) => false,
     }

@@ -35,7 +35,6 @@ pub mod login;
 pub mod mysql;
 pub mod name;
 pub mod postgres;
-pub mod quota;
 pub mod reach;
 pub mod redis;
 mod signed;
@@ -193,9 +192,6 @@ pub enum MintError {
     /// The target did not answer of late: nothing was tried. Try again after so long.
     #[error("the target does not answer: it is tried again in {} s", .0.as_secs())]
     Busy(Duration),
-    /// The subject holds as many credentials of this target as it may: nothing was tried. One of them ends after so long.
-    #[error("the subject holds as many logins as it may: the first of them ends in {} s", .0.as_secs())]
-    Full(Duration),
     /// The target refused, for certain: nothing was created.
     #[error("nothing was issued: {0}")]
     Refused(String),

@@ -324,6 +324,7 @@ impl State {
             Committed::Durable(_) => Ok(()),
             other @ (Committed::AlreadySpent(_)
             | Committed::Blocked(..)
+            | Committed::NoRoom(..)
             | Committed::Overtaken(_)
             | Committed::Stale { .. }) => {
                 Err(PowerError::Failed(format!("unexpected outcome {other:?}")))

@@ -158,6 +158,15 @@ fn oauth(refusal: &Refusal, front: Front) -> Answer {
             front.bad_token(),
             "the subject token was already used for this",
         ),
+        // The token was not spent.
+        Refusal::NoRoom { target: _, retry_after } => Answer {
+            retry_after: Some(*retry_after),
+            ..bad(
+                StatusCode::TOO_MANY_REQUESTS,
+                "temporarily_unavailable",
+                "as many logins as may be are live: use one of them, or end one",
+            )
+        },
         // As if no rule permitted it: whether a block exists is nobody's business.
         Refusal::Blocked(_) => bad(StatusCode::BAD_REQUEST, front.bad_token(), NOT_PERMITTED),
         Refusal::Mint { target: _, error, unspent } => mint(error, *unspent, front),
@@ -236,14 +245,6 @@ fn mint(error: &MintError, unspent: bool, front: Front) -> Answer {
             "invalid_request",
             "session policies and tags are too large together",
         ),
-        MintError::Full(wait) => Answer {
-            retry_after: unspent.then_some(*wait),
-            ..bad(
-                StatusCode::TOO_MANY_REQUESTS,
-                "temporarily_unavailable",
-                "as many logins as one subject may hold are live: use one of them, or end one",
-            )
-        },
         MintError::Busy(wait) => outage("the target does not answer now", unspent.then_some(*wait)),
         MintError::Refused(_) => outage("the target did not issue a credential", again),
         // Something may exist there: a token that counts once stays spent until its worst end, and trying again is refused.

@@ -72,7 +72,7 @@ fn of(refusal: &Refusal) -> (StatusCode, &'static str) {
             | CommitError::Full => UNAVAILABLE,
             CommitError::TooLarge(_) => FAILED,
         },
-        Refusal::NotReady(_) => UNAVAILABLE,
+        Refusal::NoRoom { .. } | Refusal::NotReady(_) => UNAVAILABLE,
         Refusal::Internal(_) => FAILED,
     }
 }
@@ -108,9 +108,7 @@ fn of_mint(error: &MintError) -> (StatusCode, &'static str) {
         MintError::Unsuited(Unsuited::TooLarge, _) => {
             (StatusCode::BAD_REQUEST, "PackedPolicyTooLarge")
         }
-        MintError::NoKey(_) | MintError::Busy(_) | MintError::Full(_) | MintError::Unknown(_) => {
-            UNAVAILABLE
-        }
+        MintError::NoKey(_) | MintError::Busy(_) | MintError::Unknown(_) => UNAVAILABLE,
         MintError::Internal(_) => FAILED,
     }
 }

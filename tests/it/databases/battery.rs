@@ -137,6 +137,7 @@ impl Bench {
             expiry,
             at_once: AT_ONCE,
             per_subject: 10_000,
+            in_all: None,
         };
         let clock = Arc::clone(&mint.bench.clock) as Arc<dyn Clock>;
         let minter = Arc::new(LoginMinter::of(target, Arc::clone(&server), clock, chance));

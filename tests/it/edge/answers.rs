@@ -165,8 +165,8 @@ fn table() -> Vec<(Refusal, &'static str, Option<&'static str>)> {
             None,
         ),
         (
-            mint(MintError::Full(Duration::from_secs(90)), true),
-            "429 temporarily_unavailable: as many logins as one subject may hold are live: use one of them, or end one, again in 90 s",
+            Refusal::NoRoom { target: target(), retry_after: Duration::from_secs(90) },
+            "429 temporarily_unavailable: as many logins as may be are live: use one of them, or end one, again in 90 s",
             None,
         ),
         (
@@ -256,6 +256,7 @@ const fn number(refusal: &Refusal) -> usize {
         Refusal::Ledger(_) => 13,
         Refusal::NotReady(_) => 14,
         Refusal::Internal(_) => 15,
+        Refusal::NoRoom { .. } => 16,
     }
 }
 
@@ -264,7 +265,7 @@ fn every_variant_has_a_row() {
     let mut rows: Vec<usize> = table().iter().map(|(refusal, ..)| number(refusal)).collect();
     rows.sort_unstable();
     rows.dedup();
-    assert_eq!(rows, (0..=15).collect::<Vec<_>>());
+    assert_eq!(rows, (0..=16).collect::<Vec<_>>());
 }
 
 #[test]
