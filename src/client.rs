@@ -6,11 +6,14 @@
 use std::fmt;
 
 pub mod ambient;
+pub mod child;
 pub mod credential;
 pub mod environment;
 pub mod errand;
 pub mod exchange;
+pub mod folder;
 pub mod format;
+pub mod handover;
 pub mod keeper;
 pub mod retry;
 pub mod revoke;

@@ -15,6 +15,7 @@ use cambio::{
 mod ambient_network;
 mod ambient_signs;
 mod exchange;
+mod exec;
 mod formats;
 mod runner;
 
