@@ -7,9 +7,11 @@ use std::fmt;
 
 pub mod ambient;
 pub mod credential;
+pub mod endpoint;
 pub mod environment;
 pub mod errand;
 pub mod exchange;
+pub mod files;
 pub mod format;
 pub mod keeper;
 pub mod retry;
