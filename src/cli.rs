@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod admin;
+mod agent;
 mod asking;
 mod block;
 mod config;
@@ -73,6 +74,8 @@ enum Verb {
     Ledger(ledger::Ledger),
     /// Exchange this job's token for a credential (RFC 8693)
     Exchange(Box<exchange::Exchange>),
+    /// Keep credentials fresh: in files, and for SDKs on loopback
+    Agent(agent::Agent),
     /// Write files for Google's libraries
     #[command(subcommand)]
     Google(google::Google),
@@ -128,6 +131,7 @@ pub async fn run(arguments: Arguments, talk: &mut Talk) -> Exit {
         Verb::Keys(keys) => keys::run(keys, talk).await,
         Verb::Ledger(ledger) => ledger::run(ledger, talk).await,
         Verb::Exchange(exchange) => exchange::run(*exchange, talk).await,
+        Verb::Agent(agent) => agent::run(agent).await,
         Verb::Google(google) => google::run(&google, talk),
         Verb::Doctor(doctor) => doctor::run(doctor, talk).await,
         Verb::Version => {

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+pub mod agent;
 pub mod ambient;
 pub mod credential;
 pub mod endpoint;

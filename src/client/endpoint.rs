@@ -71,7 +71,7 @@ impl Served {
                 _ => format!("the credential `{name}` ended, and there is no new one{why}"),
             });
         };
-        match issued.expires_at {
+        match issued.ends {
             Some(ends) if ends > now => Ok((Arc::clone(issued), ends)),
             Some(ends) => Err(format!(
                 "the credential `{name}` ended at {ends}, and there is no new one{why}"

@@ -54,6 +54,8 @@ pub struct Destination {
     pub style: Style,
     /// Who may read it.
     pub readers: Readers,
+    /// Whether its directory may be one that everybody may write to: of a pod, say, that nobody else mounts.
+    pub trusted: bool,
 }
 
 /// A file that was written: what is removed in the end is this one and no other.
@@ -74,16 +76,29 @@ impl Destination {
             Rendered::Text(text) => text,
             Rendered::Json(value) => Secret::from(format!("{value}\n")),
         };
-        place(&self.path, &text, self.readers)
+        place(&self.path, &text, self.readers, self.trusted)
+    }
+
+    /// Whether the directory is a place for a credential, before there is one.
+    ///
+    /// # Errors
+    /// It is not there, or everybody may write to it.
+    pub fn look(&self) -> Result<(), ClientError> {
+        folder_of(&self.path, self.trusted).map(drop)
     }
 }
 
-/// Writes `text` into the file at `path`, for `readers`, in place of what is there.
+/// Writes `text` into the file at `path`, for `readers`, in place of what is there. `trusted`: [`Destination::trusted`].
 ///
 /// # Errors
 /// The directory can be written to by everybody, the path is a link or no file, or the machine refuses.
-pub fn place(path: &Path, text: &Secret, readers: Readers) -> Result<Written, ClientError> {
-    let (folder, name) = folder_of(path)?;
+pub fn place(
+    path: &Path,
+    text: &Secret,
+    readers: Readers,
+    trusted: bool,
+) -> Result<Written, ClientError> {
+    let (folder, name) = folder_of(path, trusted)?;
     if let Some(found) = stat(&folder, name, path)?
         && FileType::from_raw_mode(found.st_mode) != FileType::RegularFile
     {
@@ -134,7 +149,8 @@ impl Written {
     /// It is still there.
     pub fn remove(self) -> Result<(), ClientError> {
         let path = &self.path;
-        let (folder, name) = folder_of(path)?;
+        // It was a good place when it was written.
+        let (folder, name) = folder_of(path, true)?;
         let same = stat(&folder, name, path)?
             .is_some_and(|found| found.st_dev == self.device && found.st_ino == self.inode);
         if same {
@@ -151,7 +167,7 @@ impl Written {
 }
 
 /// The directory of `path`, opened and judged, and the name in it.
-fn folder_of(path: &Path) -> Result<(OwnedFd, &OsStr), ClientError> {
+fn folder_of(path: &Path, trusted: bool) -> Result<(OwnedFd, &OsStr), ClientError> {
     let name = path.file_name().ok_or_else(|| refused(path, "names no file"))?;
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -164,7 +180,7 @@ fn folder_of(path: &Path) -> Result<(OwnedFd, &OsStr), ClientError> {
     })?;
     let found = fs::fstat(&opened).map_err(|error| failed(path, error))?;
     let mode = Mode::from_raw_mode(found.st_mode);
-    if mode.contains(Mode::WOTH) && !mode.contains(Mode::SVTX) {
+    if !trusted && mode.contains(Mode::WOTH) && !mode.contains(Mode::SVTX) {
         return Err(refused(
             path,
             format_args!("anyone may write to directory `{}`", folder.display()),
@@ -241,12 +257,12 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
         // A reader that had opened the old one goes on reading the old one.
         let mut old = fs::File::open(&path).unwrap();
-        place(&path, &hush("one\n"), Readers::Owner).unwrap();
+        place(&path, &hush("one\n"), Readers::Owner, false).unwrap();
         assert_eq!((fs::read_to_string(&path).unwrap().as_str(), mode(&path)), ("one\n", 0o600));
         let mut text = String::new();
         io::Read::read_to_string(&mut old, &mut text).unwrap();
         assert_eq!(text, "old, and longer than what comes");
-        place(&path, &hush("two\n"), Readers::Group(None)).unwrap();
+        place(&path, &hush("two\n"), Readers::Group(None), false).unwrap();
         assert_eq!((fs::read_to_string(&path).unwrap().as_str(), mode(&path)), ("two\n", 0o640));
         assert_eq!(names(home.path()), ["token"]);
     }
@@ -256,7 +272,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("token");
         fs::write(home.path().join(".token.cambio-new"), "half of a secr").unwrap();
-        place(&path, &hush("whole"), Readers::Owner).unwrap();
+        place(&path, &hush("whole"), Readers::Owner, false).unwrap();
         assert_eq!(names(home.path()), ["token"]);
     }
 
@@ -267,18 +283,19 @@ mod tests {
         fs::write(&victim, "untouched").unwrap();
         let path = home.path().join("token");
         symlink(&victim, &path).unwrap();
-        let error = place(&path, &hush("secret"), Readers::Owner).unwrap_err();
+        let error = place(&path, &hush("secret"), Readers::Owner, false).unwrap_err();
         assert!(
             error.message.ends_with("is a symbolic link, expected a file or nothing"),
             "{error}"
         );
         fs::remove_file(&path).unwrap();
         symlink(&victim, home.path().join(".token.cambio-new")).unwrap();
-        place(&path, &hush("secret"), Readers::Owner).unwrap();
+        place(&path, &hush("secret"), Readers::Owner, false).unwrap();
         assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched");
         assert_eq!(names(home.path()), ["token", "victim"]);
         fs::create_dir(home.path().join("folder")).unwrap();
-        let error = place(&home.path().join("folder"), &hush("s"), Readers::Owner).unwrap_err();
+        let error =
+            place(&home.path().join("folder"), &hush("s"), Readers::Owner, false).unwrap_err();
         assert!(error.message.ends_with("is no regular file, expected a file or nothing"));
     }
 
@@ -290,13 +307,14 @@ mod tests {
         let path = folder.join("token");
         let with = |bits| {
             fs::set_permissions(&folder, fs::Permissions::from_mode(bits)).unwrap();
-            place(&path, &hush("secret"), Readers::Owner).map(drop)
+            place(&path, &hush("secret"), Readers::Owner, false).map(drop)
         };
         let error = with(0o777).unwrap_err();
         assert!(error.message.contains("anyone may write to directory"), "{error}");
         assert_eq!(with(0o1777), Ok(()));
         assert_eq!(with(0o770), Ok(()));
-        let error = place(&home.path().join("no/token"), &hush("s"), Readers::Owner).unwrap_err();
+        let error =
+            place(&home.path().join("no/token"), &hush("s"), Readers::Owner, false).unwrap_err();
         assert!(error.message.contains("No such file or directory"), "{error}");
     }
 
@@ -304,11 +322,11 @@ mod tests {
     fn only_the_file_that_was_written_is_removed() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("token");
-        let first = place(&path, &hush("one"), Readers::Owner).unwrap();
+        let first = place(&path, &hush("one"), Readers::Owner, false).unwrap();
         first.clone().remove().unwrap();
         assert_eq!(names(home.path()), Vec::<String>::new());
         first.clone().remove().unwrap();
-        let kept = place(&path, &hush("one"), Readers::Owner).unwrap();
+        let kept = place(&path, &hush("one"), Readers::Owner, false).unwrap();
         let other = home.path().join("other");
         fs::write(&other, "theirs").unwrap();
         fs::rename(&other, &path).unwrap();

@@ -6,7 +6,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Acquired, Answer, ClientError, Errand, Issued, Lease, Machine, Patience, Waiting};
@@ -175,6 +175,7 @@ pub struct Keeper {
     clock: Arc<dyn Clock>,
     chance: Arc<dyn Chance>,
     publish: watch::Sender<Arc<Kept>>,
+    renew: Arc<Notify>,
     state: State,
 }
 
@@ -204,11 +205,19 @@ impl Keeper {
         first: Option<(Issued, [u8; 32])>,
     ) -> (Self, watch::Receiver<Arc<Kept>>) {
         let (publish, receiver) = watch::channel(Arc::new(Kept::default()));
-        let mut keeper = Self { supply, pace, clock, chance, publish, state: State::default() };
+        let (renew, state) = (Arc::default(), State::default());
+        let mut keeper = Self { supply, pace, clock, chance, publish, renew, state };
         if let Some((issued, fingerprint)) = first {
             keeper.good(issued, fingerprint);
         }
         (keeper, receiver)
+    }
+
+    /// The same, that does not wait any longer when `renew` is notified.
+    #[must_use]
+    pub fn renewed_by(mut self, renew: Arc<Notify>) -> Self {
+        self.renew = renew;
+        self
     }
 
     /// Keeps it until `stop`. Returns the leases that are still alive then: the caller ends them.
@@ -252,6 +261,7 @@ impl Keeper {
             }
             tokio::select! {
                 () = stop.cancelled() => return false,
+                () = self.renew.notified() => return true,
                 () = tokio::time::sleep(left.min(self.until_end()).min(LOOK)) => {}
             }
         }

@@ -113,7 +113,8 @@ fn body(credential: &Credential, ends: Instant) -> Option<String> {
         "AccessKeyId": session.access_key_id,
         "SecretAccessKey": session.secret_access_key.reveal_text()?,
         "Token": session.session_token.reveal_text()?,
-        "Expiration": ends.to_string(),
+        // Whole seconds, rounded down: not every reader of RFC 3339 takes a fraction.
+        "Expiration": Instant::from_seconds(ends.seconds()).to_string(),
     });
     Some(body.to_string())
 }

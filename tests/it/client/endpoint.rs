@@ -25,6 +25,8 @@ use crate::support::token::NOW;
 
 const AWS: &str = "urn:cambio:token-type:aws";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
+/// The credential was asked for 0.9 s after `NOW`, and lives for 900 s.
+const ENDS: u64 = (NOW + 900) * 1_000 + 900;
 
 fn session() -> String {
     json!({
@@ -237,14 +239,14 @@ async fn the_last_good_one_is_served_to_its_true_end_and_then_the_error_says_so(
         json!({ "code": "CredentialsUnavailable", "message": "there is no credential `deploy` yet" })
     );
     stage.keep.send_replace(kept(issued(&session(), AWS).await));
-    stage.clock.set(Instant::from_milliseconds((NOW + 900) * 1_000 - 1));
+    stage.clock.set(Instant::from_milliseconds(ENDS - 1));
     assert_eq!(stage.ask().await.status, 200);
-    stage.clock.set(Instant::from_seconds(NOW + 900));
+    stage.clock.set(Instant::from_milliseconds(ENDS));
     let said = stage.ask().await;
     assert_eq!(said.status, 503);
     assert_eq!(
         said.json()["message"],
-        "the credential `deploy` ended at 2027-01-15T08:15:00Z, and there is no new one"
+        "the credential `deploy` ended at 2027-01-15T08:15:00.9Z, and there is no new one"
     );
     // And a credential of another kind is not half of a session.
     stage.clock.set(Instant::from_seconds(NOW));
@@ -293,7 +295,7 @@ async fn googles_libraries_find_token_address_scopes_and_project() {
     ] {
         assert_eq!(stage.metadata(nothing).await.status, 404, "{nothing}");
     }
-    stage.clock.set(Instant::from_seconds(NOW + 900));
+    stage.clock.set(Instant::from_milliseconds(ENDS));
     let said = stage.metadata(&format!("{account}token")).await;
     assert_eq!(said.status, 503);
     assert!(said.body.contains("ended at"), "{}", said.body);
