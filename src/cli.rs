@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod admin;
+mod agent;
 mod asking;
 mod block;
 mod config;
@@ -76,6 +77,8 @@ enum Verb {
     Exchange(Box<exchange::Exchange>),
     /// Run a command with credentials: renewed while it runs, ended when it ends
     Exec(Box<exec::Exec>),
+    /// Keep credentials fresh: in files, and for SDKs on loopback
+    Agent(agent::Agent),
     /// Write files for Google's libraries
     #[command(subcommand)]
     Google(google::Google),
@@ -138,6 +141,7 @@ pub async fn run(arguments: Arguments, talk: &mut Talk) -> Exit {
             Ok(exit) => return exit,
             Err(failure) => Err(failure),
         },
+        Verb::Agent(agent) => agent::run(agent).await,
         Verb::Google(google) => google::run(&google, talk),
         Verb::Doctor(doctor) => doctor::run(doctor, talk).await,
         Verb::Version => {

@@ -74,8 +74,10 @@ pub(super) struct Exec {
 enum Hand {
     /// In variables.
     Env,
-    /// In files of a private folder.
+    /// In files of a private folder, which are renewed.
     Files,
+    /// AWS sessions by an endpoint on loopback, which SDKs ask again by themselves; everything else in files.
+    Endpoint,
 }
 
 /// What is wanted, and for whom.
@@ -131,7 +133,7 @@ pub(super) async fn run(exec: Exec, talk: &mut Talk) -> Result<Exit, Failure> {
     }
     let tasks: Vec<_> =
         keepers.into_iter().map(|keeper| tracker.spawn(keeper.keep(stop.clone()))).collect();
-    let exit = match exec.start(&mut held, &machine) {
+    let exit = match exec.start(&mut held, &machine, &stop).await {
         Ok(Ok(mut child)) => match held.attend(&mut child, &mut signals, talk).await {
             Ok(status) => Ok(Exit::Of(child::exit_code(status))),
             Err(error) => {
@@ -202,10 +204,16 @@ impl Exec {
     }
 
     /// Starts the command with what is held. The inner error: it can't be started.
-    fn start(&self, held: &mut Held, machine: &Machine) -> Result<io::Result<Child>, Failure> {
+    async fn start(
+        &self,
+        held: &mut Held,
+        machine: &Machine,
+        stop: &CancellationToken,
+    ) -> Result<io::Result<Child>, Failure> {
         let variables = match self.hand {
             Hand::Env => held.in_variables()?,
             Hand::Files => held.in_files(&machine.environment)?,
+            Hand::Endpoint => held.by_endpoint(&machine.environment, stop).await?,
         };
         let Some((program, arguments)) = self.command.split_first() else {
             return Err(Failure::usage("no command is named"));

@@ -14,6 +14,7 @@ use cambio::{
 
 mod ambient_network;
 mod ambient_signs;
+mod endpoint;
 mod exchange;
 mod exec;
 mod formats;

@@ -105,7 +105,7 @@ try:
 
     # While it runs: who sees the password?
     for hand in ("env", "files"):
-        script = "psql -XAtqc 'SELECT 1'; echo ready; sleep 60"
+        script = "psql -XAtqc 'SELECT 1'; echo ready; exec sleep 60"
         running = begin(GITHUB, *ROLE, "--hand", hand, command=["sh", "-c", script])
         answer, ready = running.stdout.readline().strip(), running.stdout.readline().strip()
         tally.check(f"--hand {hand}: the command works", (answer, ready) == ("1", "ready"), running.stderr.read() if not ready else "")
@@ -153,9 +153,9 @@ try:
     tally.check("none of them leaves a login", nothing_left())
 
     # Killed: the next run sweeps, and leaves those that live.
-    killed = begin(GITHUB, *ROLE, "--hand", "files", command=["sh", "-c", "echo $PGPASSFILE; sleep 5"])
+    killed = begin(GITHUB, *ROLE, "--hand", "files", command=["sh", "-c", "echo $PGPASSFILE; exec sleep 5"])
     stale = pathlib.Path(killed.stdout.readline().strip()).parent
-    living = begin(GITHUB, *ROLE, "--hand", "files", command=["sh", "-c", "echo $PGPASSFILE; read line; psql -XAtqc 'SELECT 1'"])
+    living = begin(GITHUB, *ROLE, "--hand", "files", command=["sh", "-c", "echo $PGPASSFILE; exec sleep 20"])
     alive = pathlib.Path(living.stdout.readline().strip()).parent
     killed.kill()
     killed.wait()

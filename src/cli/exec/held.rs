@@ -1,24 +1,25 @@
 //! What a running command holds: the newest credentials, in variables or in files, and what is said about them.
 
-use std::{collections::BTreeMap, io, pin::pin, process::ExitStatus, sync::Arc};
+use std::{collections::BTreeMap, io, net::Ipv4Addr, pin::pin, process::ExitStatus, sync::Arc};
 
 use tokio::{
     process::Child,
     sync::{mpsc, watch},
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Failure, Talk};
 use crate::{
     chance::SystemChance,
     client::{
-        ClientError, Environment, Issued, Kept,
+        ClientError, Credential, Environment, Issued, Kept,
         child::{self, Signals},
+        endpoint::{self, Desk, Served, Whom, aws},
         folder::Folder,
         format::Variable,
-        handover::{self, Part},
+        handover::{self, Handed, Part},
     },
-    clock::Instant,
+    clock::{Instant, SystemClock},
     secret::Secret,
 };
 
@@ -48,6 +49,10 @@ impl Tended {
         };
         tended.look();
         tended
+    }
+
+    fn is_aws(&self) -> bool {
+        self.now.as_ref().is_some_and(|issued| is_aws(&issued.credential))
     }
 
     /// Takes over what is kept now.
@@ -90,12 +95,23 @@ impl Tended {
     }
 }
 
+fn is_aws(credential: &Credential) -> bool {
+    matches!(credential, Credential::Aws(_))
+}
+
+/// The name of the session at the endpoint.
+const SESSION: &str = "session";
+/// The file with the endpoint's token.
+const TOKEN: &str = "endpoint-token";
+
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Held {
     tended: Vec<Tended>,
     changed: mpsc::UnboundedReceiver<usize>,
+    tracker: TaskTracker,
     folder: Option<Folder>,
+    by_endpoint: bool,
     written: BTreeMap<String, Secret>,
 }
 
@@ -108,7 +124,14 @@ impl Held {
                 while kept.changed().await.is_ok() && sender.send(place).is_ok() {}
             });
         }
-        Self { tended, changed, folder: None, written: BTreeMap::new() }
+        Self {
+            tended,
+            changed,
+            tracker: tracker.clone(),
+            folder: None,
+            by_endpoint: false,
+            written: BTreeMap::new(),
+        }
     }
 
     /// When the first of them ends.
@@ -130,7 +153,7 @@ impl Held {
     /// All of it in files; the variables tell where.
     pub(super) fn in_files(&mut self, environment: &Environment) -> Result<Vec<Variable>, Failure> {
         let mut variables = handover::beside_files(&self.parts());
-        let files = handover::files(&self.parts())?;
+        let files = self.files()?;
         let folder = Folder::make(environment, &SystemChance)?;
         for file in files {
             let path = folder.path(&file.file).to_string_lossy().into_owned();
@@ -145,6 +168,41 @@ impl Held {
         Ok(variables)
     }
 
+    /// An AWS session by an endpoint on loopback, everything else in files.
+    pub(super) async fn by_endpoint(
+        &mut self,
+        environment: &Environment,
+        stop: &CancellationToken,
+    ) -> Result<Vec<Variable>, Failure> {
+        let mut sessions = self.tended.iter().filter(|one| one.is_aws());
+        let (Some(session), None) = (sessions.next(), sessions.next()) else {
+            return Err(Failure::usage("`--hand endpoint` is for one AWS session")
+                .hint("`--hand files` is for all kinds of credentials"));
+        };
+        let served = Served { name: SESSION.to_owned(), kept: session.kept.clone() };
+        self.by_endpoint = true;
+        let mut variables = self.in_files(environment)?;
+        let token = aws::draw_token(&SystemChance)?;
+        let listener = endpoint::bind((Ipv4Addr::LOCALHOST, 0).into()).await?;
+        let at = listener.local_addr().map_err(Failure::unreachable)?;
+        let mut tell = |name: &str, value: String| {
+            variables.push(Variable {
+                name: name.to_owned(),
+                value: Secret::from(value),
+                hidden: false,
+            });
+        };
+        if let Some(folder) = &self.folder {
+            folder.put(TOKEN, &token)?;
+            let path = folder.path(TOKEN).to_string_lossy().into_owned();
+            tell("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", path);
+        }
+        tell("AWS_CONTAINER_CREDENTIALS_FULL_URI", aws::url(at, SESSION));
+        let router = aws::router(Desk { at, clock: Arc::new(SystemClock) }, token, [served]);
+        self.tracker.spawn(endpoint::serve(listener, router, Whom::Anybody, stop.clone()));
+        Ok(variables)
+    }
+
     fn parts(&self) -> Vec<Part<'_>> {
         let each = self.tended.iter().map(|one| Part {
             target: &one.target,
@@ -155,10 +213,18 @@ impl Held {
         each.collect()
     }
 
+    fn files(&self) -> Result<Vec<Handed>, ClientError> {
+        let mut parts = self.parts();
+        if self.by_endpoint {
+            parts.retain(|part| !part.now.is_some_and(|now| is_aws(&now.credential)));
+        }
+        handover::files(&parts)
+    }
+
     /// Writes what changed, and removes what is over: a program that finds no file knows more than one that is refused.
     fn write(&mut self) -> Result<(), ClientError> {
         let Some(folder) = &self.folder else { return Ok(()) };
-        let files = handover::files(&self.parts())?;
+        let files = self.files()?;
         for file in &files {
             if self.written.get(&file.file) != Some(&file.content) {
                 folder.put(&file.file, &file.content)?;
