@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -181,13 +182,15 @@ try:
     alone = subprocess.run(["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", *probe], capture_output=True, text=True).stdout
     inside = subprocess.run(["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", *line("--audience", "jwt/orders", command=probe)],
                             env=GITHUB, capture_output=True, text=True).stdout
-    tally.check("umask, limits, privileges and ignored signals are those of its surroundings", alone == inside and "0000000000000001" in inside, (alone, inside))
+    # glibc's `posix_spawn` leaves its own two signals, 32 and 33, ignored; every program's own glibc has them again when it needs them.
+    ours = re.sub(r"(?<=SigIgn:\t)\w+", lambda found: f"{int(found[0], 16) & ~(3 << 31):016x}", inside)
+    tally.check("umask, limits, privileges and ignored signals are those of its surroundings", alone == ours and "0000000000000001" in ours, (alone, inside))
 
     # Another process of the same user does not look into ours, where the platform's secrets are.
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.getuid() == 0 else []
     if subprocess.run([*nobody, CAMBIO, "version"], capture_output=True).returncode == 0:
         script = "cat /proc/$PPID/environ >/dev/null 2>&1 && echo read; id -u; psql -XAtqc 'SELECT 1'"
-        done = subprocess.run([*nobody, *line(*ROLE, "--hand", "files", command=["sh", "-c", script])], env=GITHUB, capture_output=True, text=True)
+        done = subprocess.run([*nobody, *line(*ROLE, "--hand", "files", command=["sh", "-c", script])], env=GITHUB | {"HOME": "/nonexistent"}, capture_output=True, text=True)
         tally.check("a process of the same user can't read the environment of `cambio exec`",
                     done.stdout.split() == [str(65534 if nobody else os.getuid()), "1"], done.stdout + done.stderr)
     else:
