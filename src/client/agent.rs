@@ -124,8 +124,9 @@ impl Ward {
         if let (true, Some(on_change)) = (done.placed, &self.on_change) {
             let _turn = self.turn.lock().await;
             let ended = tokio::select! {
-                ended = on_change.run(&self.name) => ended,
+                biased;
                 () = stop.cancelled() => return,
+                ended = on_change.run(&self.name) => ended,
             };
             self.counters.ran(&self.name, ended.is_ok());
             match ended {

@@ -24,6 +24,16 @@ use crate::{
 
 mod shape;
 
+const HEAD: &str = "\
+# The agent's configuration
+
+<!-- Generated from the field tables of `src/config/agent/`; a test compares. Regenerate: CAMBIO_BLESS=1 cargo test --test it agents_schema -->
+
+One YAML file, read by the rules of the broker's own (`docs/configuration.md`): closed, and all problems are told at once. Nobody but
+its owner may write to it: it names commands. Relative paths start in its directory. `deploy/agent.example.yaml` is a whole one,
+`deploy/agent.schema.json` serves editors, and `docs/agent.md` tells what it does.
+";
+
 /// Everything that an agent needs to know. Paths are resolved, names are unique, endpoints are on loopback.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
@@ -172,10 +182,10 @@ impl AgentConfig {
         yaml::schema("The configuration of a Cambio agent", &shape::SHAPE)
     }
 
-    /// All settings as Markdown: the end of `docs/agent.md`.
+    /// All settings as Markdown: `docs/agent-configuration.md`.
     #[must_use]
     pub fn reference() -> String {
-        reference::tables(&shape::AGENT)
+        format!("{HEAD}{}", reference::tables(&shape::AGENT))
     }
 }
 
