@@ -286,7 +286,7 @@ fn token(reader: &mut Reader<'_>) -> Option<TokenFrom> {
 
 /// Listeners have ports of their own.
 #[derive(Debug, Default)]
-struct Ports(BTreeMap<u16, &'static str>);
+struct Ports(BTreeMap<u16, usize>);
 
 impl Ports {
     fn take(&mut self, reader: &mut Reader<'_>, at: SocketAddr, place: Place, what: &'static str) {
@@ -295,8 +295,8 @@ impl Ports {
             reader.refuse(place, message, "such as `127.0.0.1:9980`");
             return;
         }
-        if let Some(other) = self.0.insert(at.port(), what) {
-            let message = format!("`{what}` has port {}, which `{other}` has too", at.port());
+        if let Some(line) = self.0.insert(at.port(), place.line) {
+            let message = format!("`{what}` has port {}, as line {line} has", at.port());
             reader.refuse(place, message, "each listener needs a port of its own");
         }
     }

@@ -55,46 +55,106 @@ fn a_small_file_is_read_and_its_defaults_are_the_careful_ones() {
 
 #[test]
 fn a_token_goes_over_tls_and_comes_from_one_place() {
-    assert_snapshot!(said("https://cambio", "http://cambio"), @"");
-    assert_snapshot!(said("example.com\n", "example.com?x=1\n"), @"");
-    assert_snapshot!(said("{ file: token }", "{ file: token, platform: github }"), @"");
-    assert_snapshot!(said("{ file: token }", "{ variable: TOKEN }"), @"");
+    assert_snapshot!(said("https://cambio", "http://cambio"), @r#"
+    agent.yaml:2:9: `broker`: `http://cambio.example.com` is neither https nor http on loopback
+      hint: a token that is sent in the clear is anybody's
+    "#);
+    assert_snapshot!(said("example.com\n", "example.com?x=1\n"), @r#"
+    agent.yaml:2:9: `broker` has a query or a fragment, expected the broker's issuer URL
+      hint: such as `https://cambio.example.com`
+    "#);
+    assert_snapshot!(said("{ file: token }", "{ file: token, platform: github }"), @r#"
+    agent.yaml:3:8: `token` names a file and a platform, expected one of them
+      hint: two identities are two agents
+    "#);
+    assert_snapshot!(said("{ file: token }", "{ variable: TOKEN }"), @r#"
+    agent.yaml:3:10: `variable` is not a key of the subject token
+      hint: expected `file`, `platform` or `audience`
+    "#);
 }
 
 #[test]
 fn a_credential_is_served_on_loopback_and_nowhere_else() {
-    assert_snapshot!(said("127.0.0.1:9980", "0.0.0.0:9980"), @"");
-    assert_snapshot!(said("127.0.0.1:9980", "localhost:9980"), @"");
-    assert_snapshot!(said("127.0.0.1:9980", "127.0.0.1:0"), @"");
+    assert_snapshot!(said("127.0.0.1:9980", "0.0.0.0:9980"), @r#"
+    agent.yaml:13:19: `address` is `0.0.0.0:9980`, which can be reached from elsewhere
+      hint: credentials are handed out on loopback alone, such as `127.0.0.1:9980`
+    "#);
+    assert_snapshot!(said("127.0.0.1:9980", "localhost:9980"), @r#"
+    agent.yaml:13:19: `address` is `localhost:9980`, expected an address and a port
+      hint: such as `127.0.0.1:9980`: no host names
+    "#);
+    assert_snapshot!(said("127.0.0.1:9980", "127.0.0.1:0"), @r#"
+    agent.yaml:13:19: `address` has port 0, expected one that programs can be told
+      hint: such as `127.0.0.1:9980`
+    "#);
     let google = "{ kind: google, address: \"10.0.0.1:80\", service_account: a@b }";
-    assert_snapshot!(said("{ kind: aws }", google), @"");
+    assert_snapshot!(said("{ kind: aws }", google), @r#"
+    agent.yaml:7:40: `address` is `10.0.0.1:80`, which can be reached from elsewhere
+      hint: credentials are handed out on loopback alone, such as `127.0.0.1:9980`
+    "#);
     let same = google.replace("10.0.0.1:80", "127.0.0.1:9980");
-    assert_snapshot!(said("{ kind: aws }", &same), @"");
+    assert_snapshot!(said("{ kind: aws }", &same), @r#"
+    agent.yaml:7:40: `address` has port 9980, as line 13 has
+      hint: each listener needs a port of its own
+    "#);
     let health = "authorization }\n  operations: 0.0.0.0:9980";
-    assert_snapshot!(said("authorization }", health), @"");
+    assert_snapshot!(said("authorization }", health), @r#"
+    agent.yaml:14:15: `operations` has port 9980, as line 13 has
+      hint: each listener needs a port of its own
+    "#);
     assert_eq!(said("authorization }", &health.replace(":9980", ":9982")), "nothing");
 }
 
 #[test]
 fn what_is_kept_goes_somewhere_under_a_name_and_a_path_of_its_own() {
-    assert_snapshot!(said("    endpoint: { kind: aws }\n", ""), @"");
+    assert_snapshot!(said("    endpoint: { kind: aws }\n", ""), @r#"
+    agent.yaml:5:5: this credential goes nowhere: it has neither `files` nor an `endpoint`
+      hint: say where it is wanted, or remove it
+    "#);
     let listen = "listen:\n  aws: { address: \"127.0.0.1:9980\", token_file: authorization }\n";
-    assert_snapshot!(said(listen, ""), @"");
-    assert_snapshot!(said("name: orders", "name: deploy"), @"");
-    assert_snapshot!(said("name: orders", "name: ../orders"), @"");
+    assert_snapshot!(said(listen, ""), @r#"
+    agent.yaml:7:15: `endpoint` is of kind `aws`, and `listen.aws` is missing
+      hint: say where SDKs ask: `listen: { aws: { address: "127.0.0.1:9980", token_file: … } }`
+    "#);
+    assert_snapshot!(said("name: orders", "name: deploy"), @r#"
+    agent.yaml:8:11: `deploy` is the name of the credential in line 5 too
+      hint: each credential needs a name of its own
+    "#);
+    assert_snapshot!(said("name: orders", "name: ../orders"), @r#"
+    agent.yaml:8:11: `name` is `../orders`, expected lower-case letters, digits and `-`
+      hint: it stands in paths, logs and metrics
+    "#);
     let twice = "[{ path: pgpass, format: pgpass }, { path: pgpass, format: json }]";
-    assert_snapshot!(said("[{ path: pgpass, format: pgpass }]", twice), @"");
-    assert_snapshot!(said("format: pgpass", "format: git"), @"");
-    assert_snapshot!(said("format: pgpass", "format: json, variable: X"), @"");
-    assert_snapshot!(said("format: pgpass", "format: pgpass, group: 7"), @"");
-    assert_snapshot!(said("format: pgpass", "format: pgpass, mode: 0644"), @"");
+    assert_snapshot!(said("[{ path: pgpass, format: pgpass }]", twice), @r#"
+    agent.yaml:10:55: `path` is that of line 10 too
+      hint: two credentials in one file overwrite each other
+    "#);
+    assert_snapshot!(said("format: pgpass", "format: git"), @r#"agent.yaml:10:37: `format` is `git`, expected `token`, `json`, `env`, `dotenv`, `aws-process`, `gcp-executable`, `kubernetes`, `pgpass` or `uri`"#);
+    assert_snapshot!(said("format: pgpass", "format: json, variable: X"), @r#"
+    agent.yaml:10:53: `variable` goes with the formats `env` and `dotenv`
+      hint: remove it
+    "#);
+    assert_snapshot!(said("format: pgpass", "format: pgpass, group: 7"), @r#"
+    agent.yaml:10:52: `group` stands beside `readers: owner`
+      hint: write `readers: group`
+    "#);
+    assert_snapshot!(said("format: pgpass", "format: pgpass, mode: 0644"), @r#"
+    agent.yaml:10:45: `mode` is not a key of a file of a credential
+      hint: expected `path`, `format`, `variable`, `readers`, `group` or `trust_directory`
+    "#);
 }
 
 #[test]
 fn a_command_is_a_list_and_no_shell() {
-    assert_snapshot!(said("[/bin/true]", "/bin/true"), @"");
-    assert_snapshot!(said("[/bin/true]", "[systemctl, reload]"), @"");
-    assert_snapshot!(said("[/bin/true] }", "[/bin/true], deadline: 2d }"), @"");
+    assert_snapshot!(said("[/bin/true]", "/bin/true"), @r#"agent.yaml:11:27: `command` is `/bin/true`, expected a list"#);
+    assert_snapshot!(said("[/bin/true]", "[systemctl, reload]"), @r#"
+    agent.yaml:11:28: `command` begins with `systemctl`, expected a whole path
+      hint: no `PATH` is searched, and no shell looks at it
+    "#);
+    assert_snapshot!(said("[/bin/true] }", "[/bin/true], deadline: 2d }"), @r#"
+    agent.yaml:11:50: `deadline` is `2d`, expected from `1s` to `1h`
+      hint: a command that hangs keeps the next one waiting
+    "#);
 }
 
 #[test]
