@@ -7,13 +7,16 @@ use std::fmt;
 
 pub mod agent;
 pub mod ambient;
+pub mod child;
 pub mod credential;
 pub mod endpoint;
 pub mod environment;
 pub mod errand;
 pub mod exchange;
 pub mod files;
+pub mod folder;
 pub mod format;
+pub mod handover;
 pub mod keeper;
 pub mod retry;
 pub mod revoke;

@@ -4,11 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, builder::PossibleValuesParser};
 
-use super::{Failure, Talk, token};
+use super::{Failure, token};
 use crate::{
-    chance::SystemChance,
     client::{
-        Broker, ClientError, Errand, Fault, Issued, Lease, Machine, Patience, TokenSource, Waiting,
+        Broker, ClientError, Errand, Fault, Issued, Machine, Patience, TokenSource,
         ambient::PLATFORMS,
     },
     web::Reaching,
@@ -144,6 +143,11 @@ impl Asking {
         self.token_stdin || self.token_file.as_ref().is_some_and(|file| file.as_os_str() == "-")
     }
 
+    /// The variable that holds the subject token, where one is named.
+    pub(super) fn token_variable(&self) -> Option<&str> {
+        self.token_variable.as_deref()
+    }
+
     /// How long to go on.
     pub(super) fn patience(&self) -> Patience {
         Patience { total: self.deadline, ..Patience::default() }
@@ -156,18 +160,6 @@ pub(super) const ENDING: Patience = Patience {
     first: Duration::from_millis(250),
     most: Duration::from_secs(4),
 };
-
-/// Ends `lease`, and says so when it could not.
-pub(super) async fn end(lease: &Lease, broker: &Broker, talk: &mut Talk) -> bool {
-    let mut waiting = Waiting::begin(ENDING, &SystemChance);
-    match lease.revoke(broker, &mut waiting).await {
-        Ok(()) => true,
-        Err(error) => {
-            talk.say(format_args!("warning: {error}; it ends by itself in the end"));
-            false
-        }
-    }
-}
 
 /// What was issued, on one line. Nothing secret is in it.
 pub(super) fn summary(issued: &Issued) -> String {

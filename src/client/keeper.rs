@@ -31,8 +31,8 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             retry: Patience {
-                // How long one attempt goes on by itself.
-                total: Duration::from_secs(20),
+                // How long one attempt may take.
+                total: Duration::from_secs(40),
                 first: Duration::from_secs(1),
                 most: Duration::from_secs(60),
             },
@@ -96,7 +96,7 @@ pub struct Trouble {
     pub since: Instant,
     /// The newest reason.
     pub what: ClientError,
-    /// How often in a row.
+    /// How often in a row; 0: nothing failed yet, and no answer came either.
     pub failures: u32,
 }
 
@@ -158,7 +158,11 @@ pub struct Runner {
 #[async_trait]
 impl Supply for Runner {
     async fn fetch(&self) -> Result<Acquired, ClientError> {
-        let mut waiting = Waiting::begin(self.patience, &*self.chance);
+        // One try: the keeper itself tries again, after it has said why. The time that an answer may take stays as it is: one that
+        // is cut off leaves a login that nobody knows.
+        let never = self.patience.total.saturating_mul(2);
+        let once = Patience { first: never, most: never, ..self.patience };
+        let mut waiting = Waiting::begin(once, &*self.chance);
         self.errand.run(&self.machine, &mut waiting, &*self.clock).await
     }
 
@@ -274,8 +278,15 @@ impl Keeper {
     }
 
     fn drop_what_is_over(&mut self) {
-        if self.state.kept.is_over(self.clock.now()) {
+        let now = self.clock.now();
+        if self.state.kept.is_over(now) {
             self.state.kept.issued = None;
+            // In the middle of the first attempt to renew it.
+            self.state.kept.trouble.get_or_insert_with(|| Trouble {
+                since: now,
+                what: ClientError::unreachable("no answer came yet"),
+                failures: 0,
+            });
             self.tell();
         }
     }

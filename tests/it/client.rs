@@ -17,6 +17,7 @@ mod ambient_network;
 mod ambient_signs;
 mod endpoint;
 mod exchange;
+mod exec;
 mod formats;
 mod runner;
 

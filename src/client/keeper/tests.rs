@@ -175,6 +175,18 @@ async fn the_last_good_one_is_kept_until_its_true_end_and_then_it_is_gone_and_th
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_ends_while_nobody_answers_is_gone_at_its_end_with_words() {
+    let mut stage = stage([Brings::Life(9), Brings::Silence(100)]);
+    let began = tokio::time::Instant::now();
+    let kept = stage.kept.wait_for(|kept| kept.generation == 1 && kept.issued.is_none());
+    let kept = kept.await.unwrap().clone();
+    assert_eq!(began.elapsed().as_secs(), 9);
+    assert_eq!(kept.trouble.as_ref().unwrap().what.message, "no answer came yet");
+    stage.stop.cancel();
+    assert_eq!(stage.leases.await.unwrap(), []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_token_that_was_taken_before_is_named_as_the_cause() {
     let brings = [Brings::Life(9), Brings::No { token: 1, retry_after: None }];
     let mut stage = stage(
