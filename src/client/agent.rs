@@ -85,7 +85,8 @@ impl Ward {
     /// Puts what came into its files, and has the command run.
     async fn arrived(&self, kept: &Kept, done: &mut Done, stop: &CancellationToken) {
         let Some(issued) = &kept.issued else { return };
-        if kept.generation != done.generation {
+        let new = kept.generation != done.generation;
+        if new {
             self.counters.renewed(&self.name);
             let ends = issued.ends.map(|ends| ends.to_string());
             info!(
@@ -112,12 +113,14 @@ impl Ward {
                 Err(error) => {
                     done.placed = false;
                     self.counters.unwritten(&self.name);
-                    warn!(
-                        credential.name = self.name,
-                        "credential `{}`: {}",
-                        self.name,
-                        told(&error)
-                    );
+                    // Once for each credential: what is tried every few seconds must not fill the log.
+                    if new {
+                        let (name, why) = (&self.name, told(&error));
+                        warn!(
+                            credential.name = name,
+                            "credential `{name}` can't be written: {why}"
+                        );
+                    }
                 }
             }
         }

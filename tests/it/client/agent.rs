@@ -105,6 +105,16 @@ impl Stage {
         self.home.path().join(name)
     }
 
+    async fn until_counted(&self, line: &str) {
+        for _ in 0..1_000 {
+            if self.metrics().await.contains(line) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("never counted: {line}{}", self.metrics().await);
+    }
+
     async fn metrics(&self) -> String {
         board(&self.keep, &self.counters, "/metrics").await.1
     }
@@ -138,6 +148,12 @@ async fn files_and_command_follow_the_credential_and_go_when_it_is_over() {
     // Trouble alone changes nothing: the last good one stays.
     let before = Arc::clone(&stage.keep.borrow());
     stage.keep.send_replace(Arc::new(Kept { trouble: Some(trouble()), ..(*before).clone() }));
+    stage
+        .until_counted(
+            "cambio_agent_failures_total{credential=\"orders\",reason=\"unreachable\"} 3\n",
+        )
+        .await;
+    until(&token, Some("a.b.one\n")).await;
     stage.keep.send_replace(kept("a.b.two", 2).await);
     until(&runs, Some("a.b.one\na.b.two\n")).await;
     // Its true end.
@@ -149,7 +165,7 @@ async fn files_and_command_follow_the_credential_and_go_when_it_is_over() {
     let metrics = stage.metrics().await;
     for line in [
         "cambio_agent_renewals_total{credential=\"orders\"} 3\n",
-        "cambio_agent_failures_total{credential=\"orders\",reason=\"unreachable\"} 3\n",
+        "cambio_agent_failures_total{credential=\"orders\",reason=\"unreachable\"} 6\n",
         "cambio_agent_credential_expiry_seconds{credential=\"orders\"} 60.0\n",
     ] {
         assert!(metrics.contains(line), "{line}{metrics}");
@@ -164,16 +180,7 @@ async fn a_file_that_can_not_be_written_is_told_and_tried_again() {
     let stage = tended();
     fs::create_dir(stage.file("token")).unwrap();
     stage.keep.send_replace(kept("a.b.one", 1).await);
-    for _ in 0..1_000 {
-        if stage
-            .metrics()
-            .await
-            .contains("cambio_agent_file_failures_total{credential=\"orders\"} 1")
-        {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    stage.until_counted("cambio_agent_file_failures_total{credential=\"orders\"} 1\n").await;
     assert!(!stage.file("runs").exists(), "the command waits for the files");
     fs::remove_dir(stage.file("token")).unwrap();
     until(&stage.file("runs"), Some("a.b.one\n")).await;
@@ -183,15 +190,13 @@ async fn a_file_that_can_not_be_written_is_told_and_tried_again() {
 async fn a_command_is_given_its_words_and_its_credential_and_nothing_else() {
     let home = tempfile::tempdir().unwrap();
     let out = home.path().join("out");
-    let mut command =
-        shell("printf '%s|' \"$@\" > \"$0\"; env | cut -d= -f1 | sort | tr '\\n' ' ' >> \"$0\"");
+    let mut command = shell(
+        "printf '%s|' \"$@\" > \"$0\"; env | cut -d= -f1 | grep -vE '^(PWD|SHLVL|_)$' | sort | tr '\\n' ' ' >> \"$0\"",
+    );
     let words = [out.to_str().unwrap(), "$(id)", "a b", "; rm -rf /"];
     command.arguments.extend(words.map(str::to_owned));
     command.run("orders").await.unwrap();
-    assert_eq!(
-        fs::read_to_string(out).unwrap(),
-        "$(id)|a b|; rm -rf /|CAMBIO_CREDENTIAL PATH PWD _ "
-    );
+    assert_eq!(fs::read_to_string(out).unwrap(), "$(id)|a b|; rm -rf /|CAMBIO_CREDENTIAL PATH ");
     assert_eq!(
         shell("exit 3").run("orders").await,
         Err("`/bin/sh` ended with exit status: 3".to_owned())
