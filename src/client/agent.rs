@@ -85,7 +85,8 @@ impl Ward {
     /// Puts what came into its files, and has the command run.
     async fn arrived(&self, kept: &Kept, done: &mut Done, stop: &CancellationToken) {
         let Some(issued) = &kept.issued else { return };
-        if kept.generation != done.generation {
+        let new = kept.generation != done.generation;
+        if new {
             self.counters.renewed(&self.name);
             let ends = issued.ends.map(|ends| ends.to_string());
             info!(
@@ -112,20 +113,23 @@ impl Ward {
                 Err(error) => {
                     done.placed = false;
                     self.counters.unwritten(&self.name);
-                    warn!(
-                        credential.name = self.name,
-                        "credential `{}`: {}",
-                        self.name,
-                        told(&error)
-                    );
+                    // Once for each credential: what is tried every few seconds must not fill the log.
+                    if new {
+                        let (name, why) = (&self.name, told(&error));
+                        warn!(
+                            credential.name = name,
+                            "credential `{name}` can't be written: {why}"
+                        );
+                    }
                 }
             }
         }
         if let (true, Some(on_change)) = (done.placed, &self.on_change) {
             let _turn = self.turn.lock().await;
             let ended = tokio::select! {
-                ended = on_change.run(&self.name) => ended,
+                biased;
                 () = stop.cancelled() => return,
+                ended = on_change.run(&self.name) => ended,
             };
             self.counters.ran(&self.name, ended.is_ok());
             match ended {

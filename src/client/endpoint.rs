@@ -6,7 +6,12 @@
 //! `Host`, so that a name that was rebound to 127.0.0.1 reaches nothing, and neither redirects, nor takes anything but `GET`.
 
 use std::{
-    collections::BTreeSet, convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc,
+    collections::BTreeSet,
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -168,6 +173,7 @@ pub enum Whom {
 /// Serves `router` until `stop`.
 pub async fn serve(listener: TcpListener, router: Router, whom: Whom, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let strangers = Strangers::default();
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -186,8 +192,10 @@ pub async fn serve(listener: TcpListener, router: Router, whom: Whom, stop: Canc
         // Closed unserved: whoever holds so many has had its share.
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
         let (router, whom, stop) = (router.clone(), whom.clone(), stop.clone());
+        let strangers = Arc::clone(&strangers);
         connections.spawn(async move {
-            let talk = receive(stream, from, router, whom, stop);
+            let router = router_for(&stream, from, router, whom, &strangers).await;
+            let talk = converse(stream, router, stop);
             if tokio::time::timeout(LONGEST, talk).await.is_err() {
                 debug!("a connection was cut after {} s", LONGEST.as_secs());
             }
@@ -200,27 +208,36 @@ pub async fn serve(listener: TcpListener, router: Router, whom: Whom, stop: Canc
     let _ = tokio::time::timeout(DRAIN, connections.wait()).await;
 }
 
-async fn receive(
-    stream: TcpStream,
+/// Users that were refused: each is told of once, so that none can fill the log.
+type Strangers = Arc<Mutex<BTreeSet<u32>>>;
+
+/// What answers on `stream`: `router`, or somebody who says no.
+async fn router_for(
+    stream: &TcpStream,
     from: SocketAddr,
     router: Router,
     whom: Whom,
-    stop: CancellationToken,
-) {
-    let router = match whom {
-        Whom::Anybody => router,
-        Whom::Users(users) => match owner(&stream, from).await {
-            Ok(uid) if users.contains(&uid) => router,
-            Ok(uid) => {
+    strangers: &Strangers,
+) -> Router {
+    let Whom::Users(users) = whom else { return router };
+    match owner(stream, from).await {
+        Ok(uid) if users.contains(&uid) => router,
+        Ok(uid) => {
+            let new = strangers.lock().unwrap_or_else(PoisonError::into_inner).insert(uid);
+            if new {
                 warn!(peer.uid = uid, "user {uid} asked for a credential that is not for it");
-                stranger("this credential is not for programs of your user\n")
             }
-            Err(error) => {
-                warn!("a connection from `{from}` was refused: whose it is is not known: {error}");
-                stranger("whose program this is can't be told\n")
-            }
-        },
-    };
+            stranger("this credential is not for programs of your user\n")
+        }
+        Err(error) => {
+            debug!("a connection from `{from}` was refused: whose it is is not known: {error}");
+            stranger("whose program this is can't be told\n")
+        }
+    }
+}
+
+/// Speaks HTTP/1.1 on `stream`, until `stop`.
+async fn converse(stream: TcpStream, router: Router, stop: CancellationToken) {
     // Small answers: waiting for more to send would only cost time.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request: hyper::Request<Incoming>| {

@@ -114,8 +114,8 @@ pub fn place(
     remove(&folder, &new).map_err(|error| failed(path, error))?;
     let made = write(&folder, &new, text, readers).and_then(|made| {
         fs::renameat(&folder, &new, &folder, name).map_err(io::Error::from)?;
-        // So that the machine's own end does not leave an old credential, or an empty file.
-        fs::fsync(&folder)?;
+        // So that the machine's own end does not bring the old one back. Not every file system can, and the new one is there.
+        let _ = fs::fsync(&folder);
         Ok(made)
     });
     match made {

@@ -12,6 +12,7 @@ use cambio::{
     web::Reaching,
 };
 
+mod agent;
 mod ambient_network;
 mod ambient_signs;
 mod endpoint;

@@ -35,24 +35,33 @@ impl OnChange {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| format!("`{}`: {error}", self.program))?;
-        let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        // Declared behind the child, and so dropped before it is waited for: its number is still its own.
+        let mut group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
         let ended = tokio::time::timeout(self.deadline, child.wait()).await;
         let Ok(ended) = ended else {
-            if let Some(group) = group {
-                // Whoever left the group is on its own; the child itself is killed when it is dropped.
-                let _ = kill_process_group(group, Signal::KILL);
-            }
-            let _ = child.kill().await;
             return Err(format!(
                 "`{}` did not end in {} s, and was killed",
                 self.program,
                 self.deadline.as_secs()
             ));
         };
+        group.0 = None;
         match ended {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(format!("`{}` ended with {status}", self.program)),
             Err(error) => Err(format!("`{}`: {error}", self.program)),
+        }
+    }
+}
+
+/// What is killed where the command is not waited for to its end: it took too long, or the agent ends.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // Whoever left the group is on its own.
+            let _ = kill_process_group(group, Signal::KILL);
         }
     }
 }

@@ -35,7 +35,7 @@ pub(super) static AGENT: Fields = Fields {
             "Whether leases are ended when the agent ends. Default: `true`",
             Shape::Boolean,
         ),
-        Field::optional("log", "How much we tell, on stderr", Shape::Map(&log::LOG)),
+        Field::optional("log", "How much we tell, on stderr", Shape::Map(&log::LINES)),
     ],
 };
 
