@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub mod agent;
 mod files;
 mod issuers;
 mod keys;
@@ -24,6 +25,7 @@ mod reference;
 mod store;
 mod targets;
 
+pub use agent::AgentConfig;
 pub use issuers::{Discovered, IssuerConfig, KeysFrom};
 pub use keys::{KeysConfig, ProtectorConfig};
 pub use ledger::{AnchorConfig, LedgerConfig};

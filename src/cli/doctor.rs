@@ -206,7 +206,7 @@ impl Findings {
             None => Ok(()),
             Some(Exit::Usage) => Err(Failure::usage(message)),
             Some(Exit::Unreachable) => Err(Failure::unreachable(message)),
-            Some(Exit::Refused | Exit::Done) => Err(Failure::refused(message)),
+            Some(Exit::Refused | Exit::Done | Exit::Of(_)) => Err(Failure::refused(message)),
         }
     }
 }

@@ -23,6 +23,16 @@ pub(super) fn harden() -> Result<(), Failure> {
     Ok(())
 }
 
+/// What a process gives up that holds credentials and runs a command: no core dump of it, and no other process of the same user
+/// looks into its memory or its environment. Only what `execve` gives back: the command begins as it would without us.
+///
+/// # Errors
+/// The system refuses.
+pub(super) fn hide() -> Result<(), Failure> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(refused("the process stays dumpable"))
+}
+
 fn refused(what: &'static str) -> impl Fn(rustix::io::Errno) -> Failure {
     move |error| Failure::refused(format!("{what}: {error}"))
 }

@@ -72,11 +72,12 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("telemetry", &["clock", "grant"]),
     ("store", &["clock", "grant", "id", "keys", "ledger"]),
     // `mint` for what a server would make of an operator's statements and names: judged when the file is.
+    // `client` and `web` for the agent's file: the formats of its files, and URLs that a token may be sent to.
     (
         "config",
         &[
-            "clock", "grant", "json", "holder", "keys", "mint", "policy", "subject", "target",
-            "yaml",
+            "client", "clock", "grant", "json", "holder", "keys", "mint", "policy", "subject",
+            "target", "web", "yaml",
         ],
     ),
     ("sandbox", &["chance", "clock", "secret", "subject"]),
