@@ -255,6 +255,31 @@ try:
     tally.check("one that failed says until when it is good, and what to type", codes == [0] and "2027-01-15T08:15:00Z" in warned
                 and "`cambio leases revoke --exchange ex_1" in warned, made.text())
     stand_in.end()
+
+    # TLS: an authority of one's own, as docs/operating.md makes it.
+    folder = broker.folder / "tls"
+    folder.mkdir()
+    (folder / "ext").write_text("subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
+    for line in (
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=authority",
+        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout tls.key -out tls.csr -subj /CN=cambio",
+        "x509 -req -in tls.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out tls.crt",
+    ):
+        subprocess.run(["openssl", *line.split()], cwd=folder, check=True, capture_output=True)
+    stand_in = Server(lambda handler, body: script["answer"](handler, body), tls=(folder / "tls.crt", folder / "tls.key"))
+    answering(DATABASE, {"kind": "postgres", **login})
+    made = job(NODE_TLS_REJECT_UNAUTHORIZED="0")
+    code, _ = made.uses(ACTION, broker=stand_in.url, audience="any", deadline="3s")
+    tally.check("an authority that nobody knows is refused, whatever a variable says", code == 1 and not made.set and not stand_in.asked
+                and "name that one with `ca-file`" in made.told("error"), made.text())
+    made = job()
+    (made.folder / "work" / "ca.pem").write_text((folder / "ca.pem").read_text())
+    code, _ = made.uses(ACTION, broker=stand_in.url, audience="any", ca_file="ca.pem")
+    tally.check("one that `ca-file` names is trusted", code == 0 and made.set.get("PGUSER") == "u", made.text())
+    (made.folder / "work" / "ca.pem").unlink()
+    codes = made.end()
+    tally.check("and in the post step too, where the checkout is gone", codes == [0] and "lease `ls_1` has ended" in made.text(), made.text())
+    stand_in.end()
 finally:
     broker.stop()
     platform.end()

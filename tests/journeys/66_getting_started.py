@@ -9,8 +9,10 @@ import pathlib
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
 
 import yaml
 from actions import Job, TokenEndpoint
@@ -43,7 +45,7 @@ class Shell:
     def __init__(self):
         env = {"PATH": f"{home}/tools:{os.environ['PATH']}", "HOME": str(home), "LC_ALL": "C"}
         self.process = subprocess.Popen(["bash", "--norc"], cwd=home, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.STDOUT, text=True)
+                                        stderr=subprocess.STDOUT, text=True, start_new_session=True)
         (home.parent / f"{home.name}.pid").write_text(str(self.process.pid))
 
     def run(self, text):
@@ -52,15 +54,26 @@ class Shell:
         self.process.stdin.write(f"{text}\nprintf '\\n%s%s\\n' {shlex.quote(mark)} $?\n")
         self.process.stdin.flush()
         said = []
-        for line in self.process.stdout:
-            if line.startswith(mark):
-                return int(line[len(mark):]), "".join(said)
-            said.append(line)
-        raise SystemExit(f"the shell ended:\n{''.join(said)}")
+        # A broker that does not come up would be waited for without end.
+        watch = threading.Timer(60, self.kill)
+        watch.start()
+        try:
+            for line in self.process.stdout:
+                if line.startswith(mark):
+                    return int(line[len(mark):]), "".join(said)
+                said.append(line)
+        finally:
+            watch.cancel()
+        raise SystemExit(f"the shell ended at:\n{text}\n{''.join(said)}")
+
+    def kill(self):
+        """The shell, and the broker that it started: a session of their own."""
+        os.killpg(self.process.pid, signal.SIGKILL)
 
     def end(self):
-        self.process.stdin.close()
-        self.process.wait(20)
+        if self.process.poll() is None:
+            self.process.stdin.close()
+            self.process.wait(20)
 
 
 def shows(said, wanted):
@@ -117,7 +130,7 @@ try:
             ended = ended or "rm -r target/first" in text
             tally.check(f"line {line}: {text.splitlines()[0][:70]}", code == 0, said)
 finally:
-    if not ended:
+    if not ended and shell.process.poll() is None:
         shell.run('kill "$!"; wait')
     shell.end()
 built = (home / "cargo.log").read_text().split()

@@ -1,13 +1,13 @@
 """A GitHub Actions runner as far as a JavaScript action can see one: inputs, files, commands, masks, state, post steps. And the
 two servers that a job meets: the endpoint that hands out its token, and a broker that says whatever a test wants it to."""
 
-import base64
 import http.server
 import json
 import os
 import pathlib
 import re
 import secrets
+import ssl
 import subprocess
 import tempfile
 import threading
@@ -128,9 +128,9 @@ def pairs(text):
 
 
 class Server:
-    """A loopback HTTP server; `answer(handler, body)` returns (status, JSON or bytes, headers)."""
+    """A loopback HTTP server; `answer(handler, body)` returns (status, JSON or bytes, headers). `tls`: certificate and key files."""
 
-    def __init__(self, answer):
+    def __init__(self, answer, tls=None):
         server = self
         self.asked = []
 
@@ -155,7 +155,11 @@ class Server:
                 pass
 
         self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.http.server_port}"
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*tls)
+            self.http.socket = context.wrap_socket(self.http.socket, server_side=True)
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
     def end(self):
@@ -184,8 +188,3 @@ class TokenEndpoint(Server):
 
     def variables(self):
         return {"ACTIONS_ID_TOKEN_REQUEST_URL": f"{self.url}/token?api-version=2.0", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": self.bearer}
-
-
-def spellings(secret):
-    """How a careless step might print it."""
-    return {secret, urllib.parse.quote(secret, safe=""), base64.b64encode(secret.encode()).decode()}
