@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import subprocess
+import urllib.parse
 
 import databases as db
 import yaml
@@ -197,9 +198,16 @@ try:
         made.run("env; echo \"$DATABASE_URL$REDIS_URL\"")
         secrets = [value for name, value in ours.items() if re.search("PASSWORD|PWD|SECRET|SESSION|URL|TOKEN", name)]
         tally.check(f"{what}: nothing secret is in the log", secrets and clean(made, *secrets, "p%2Fw%25'%22", "hush-lease"), made.text())
+        tally.check(f"{what}: the lease's token is hidden too", "hush-lease" in made.masks, made.masks)
         made.end()
         asked = [body for _, path, _, body in stand_in.asked if path == "/revoke"]
         tally.check(f"{what}: the post step shows the lease's token, in the body", asked == ["token=hush-lease&token_type_hint=access_token"], asked)
+
+    answering(DATABASE, {"kind": "postgres", **login})
+    made = job()
+    made.uses(ACTION, broker=stand_in.url, audience="any")
+    encoded = urllib.parse.quote(login["password"], safe="'")
+    tally.check("a password is hidden as URIs spell it", encoded in made.masks, made.masks)
 
     answering(DATABASE, {"kind": "postgres", **login, "user": "u\nPATH=/tmp/evil", "password": "one\ntwo-lines"})
     made = job()
@@ -215,7 +223,9 @@ try:
     made = job()
     code, outputs = made.uses(ACTION, broker=stand_in.url, audience="any", export="file")
     made.run("grep -o MIGHAgEA $CAMBIO_CREDENTIAL_FILE")
-    tally.check("`export: file` carries it, its key hidden line by line", code == 0 and "***" in made.log and "MIGHAgEA" not in made.text(), made.text())
+    lines = {"::add-mask::-----BEGIN-----", "::add-mask::MIGHAgEA", "::add-mask::-----END-----"}
+    tally.check("`export: file` carries it, its key hidden line by line", code == 0 and lines <= set(made.raw) and "***" in made.log
+                and "MIGHAgEA" not in made.text(), made.text())
 
     def once(status, content, headers=None):
         counted = {"n": 0}
