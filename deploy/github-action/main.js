@@ -75,15 +75,32 @@ const handOut = (asked, answer, expiresAt) => {
   say(`${asked.export === 'env' ? 'the later steps have' : 'this step has the outputs'} ${values.map(([name]) => name).join(', ')}`)
 }
 
+/**
+ * A job that is cancelled sends SIGINT, and kills ten seconds later. An exchange that is under way then is waited for, so that what
+ * it brings can be ended: nobody else would know of it.
+ */
+const cancelled = { by: '', exchanging: false }
+const heed = (waiting) => {
+  for (const signal of ['SIGINT', 'SIGTERM']) {
+    process.on(signal, () => {
+      cancelled.by = signal
+      waiting.stop()
+      if (!cancelled.exchanging) process.exit(1)
+    })
+  }
+}
+
 const run = async () => {
   const asked = settings()
   const waiting = new Waiting(asked.patience)
+  heed(waiting)
   const token = await idToken(asked.tokenAudience, waiting)
   const form = { subject_token: token, audience: asked.audience }
   if (asked.scope) form.scope = asked.scope
   if (asked.lifetime) form.requested_lifetime = asked.lifetime
   const askedAt = Date.now()
   let answer
+  cancelled.exchanging = true
   try {
     answer = await exchange(asked.broker, form, asked.authority, waiting)
   } catch (failure) {
@@ -92,8 +109,9 @@ const run = async () => {
   }
   // Nothing is done with the answer before the runner knows what to hide.
   secrets(answer).forEach(mask)
-  const told = (value) => (typeof value === 'string' ? clean(value, 200) : '')
-  const lease = { id: told(answer.lease?.id), token: told(answer.lease?.token) }
+  const text = (value) => (typeof value === 'string' ? value : '')
+  const told = (value) => clean(text(value), 200)
+  const lease = { id: told(answer.lease?.id), token: text(answer.lease?.token) }
   const id = told(answer.exchange_id)
   const expiresAt = expiry(answer, askedAt)
   try {
@@ -103,11 +121,14 @@ const run = async () => {
       ['lease_token', asked.revokes ? lease.token : ''], ['kept', String(!asked.revokes)],
       ['authority', Buffer.from(asked.authority).toString('base64')],
     ])
+    if (cancelled.by) throw new Failure(`cancelled by ${cancelled.by} while the broker was answering`)
     handOut(asked, answer, expiresAt)
     setOutputs([['exchange-id', id], ['lease-id', lease.id], ['expires-at', expiresAt], ['scope', told(answer.scope)]])
   } catch (failure) {
-    // Nobody can use it any more, so it ends now, even where it was to outlive the job.
-    if (lease.token) await revoke(asked.broker, lease.token, asked.authority, new Waiting(10_000)).catch(() => {})
+    // Nobody can use it any more, so it ends now, even where it was to outlive the job; else the post step tries again.
+    if (lease.token) {
+      await revoke(asked.broker, lease.token, asked.authority, new Waiting(5_000)).catch(() => keep([['lease_token', lease.token]]))
+    }
     const reason = failure instanceof Failure ? failure.message : `unforeseen: ${clean(failure?.code ?? failure?.name)}`
     throw new Failure(`${reason}${id ? ` (exchange \`${id}\`)` : ''}`, failure.hint)
   }

@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import subprocess
+import threading
 import urllib.parse
 
 import databases as db
@@ -250,6 +251,34 @@ try:
     tally.check("an answer without end is cut off", code == 1 and "more than 262144 bytes" in made.told("error"), made.text())
     code, asked, made = once(400, {"error": "x\n::error::y", "error_description": "a\r\n::add-mask::the", "exchange_id": "ex\n2"})
     tally.check("a broker's words are one line of the log", len(made.annotations) == 1 and "the" not in made.masks, made.raw)
+    # A job that is cancelled while the broker answers.
+    arrived, go_on = threading.Event(), threading.Event()
+    answering(DATABASE, {"kind": "postgres", **login})
+    issues = script["answer"]
+
+    def slow(handler, body):
+        if handler.path == "/token":
+            arrived.set()
+            go_on.wait(10)
+        return issues(handler, body)
+
+    script["answer"] = slow
+    threading.Timer(1, go_on.set).start()
+    made = job()
+    code, _ = made.uses(ACTION, cancel=arrived, broker=stand_in.url, audience="any", revoke="false")
+    asked = [path for _, path, _, _ in stand_in.asked]
+    tally.check("what comes after the job was cancelled is ended, and handed to nobody", code == 1 and not made.set
+                and asked == ["/token", "/revoke"] and "cancelled by SIGINT" in made.told("error"), (asked, made.text()))
+    answering(DATABASE, {"kind": "postgres", **login, "user": "u\n"})
+    issues = script["answer"]
+    script["answer"] = lambda handler, body: issues(handler, body) if handler.path == "/token" else (500, {}, {})
+    made = job()
+    made.uses(ACTION, broker=stand_in.url, audience="any", revoke="false")
+    answering(DATABASE, {})
+    made.end()
+    asked = [path for _, path, _, _ in stand_in.asked]
+    tally.check("what could not be ended at once the post step ends", asked == ["/revoke"], (asked, made.text()))
+
     answering(DATABASE, {"kind": "postgres", **login})
     made = job()
     made.uses(ACTION, broker=stand_in.url, audience="any")

@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import secrets
+import signal
 import ssl
 import subprocess
 import tempfile
@@ -33,18 +34,19 @@ class Job:
         self.set, self.masks, self.log, self.raw = {}, [], [], []
         self.annotations, self.posts = [], []
 
-    def uses(self, folder, step_variables=None, **inputs):
-        """Runs an action's main step, as its `action.yml` says. Returns (exit code, outputs)."""
+    def uses(self, folder, cancel=None, **inputs):
+        """Runs an action's main step, as its `action.yml` says; `cancel`: an event at which the job is cancelled. Returns (exit code,
+        outputs)."""
         action = yaml.safe_load((folder / "action.yml").read_text())
         known = action["inputs"]
         unknown = {name.replace("_", "-") for name in inputs} - set(known)
         assert not unknown, f"no such input: {unknown}"
         given = {name: str(one.get("default", "")) for name, one in known.items()}
         given |= {name.replace("_", "-"): value for name, value in inputs.items()}
-        variables = {f"INPUT_{name.replace(' ', '_').upper()}": value for name, value in given.items()} | (step_variables or {})
+        variables = {f"INPUT_{name.replace(' ', '_').upper()}": value for name, value in given.items()}
         runs = action["runs"]
         assert re.fullmatch(r"node(20|24)", runs["using"]) and runs["post-if"] == "always()"
-        code, outputs, state = self._step(["node", str(folder / runs["main"])], variables)
+        code, outputs, state = self._step(["node", str(folder / runs["main"])], variables, cancel)
         # Last in, first out, after all other steps, whatever became of them.
         kept = {f"STATE_{name}": value for name, value in state.items()}
         self.posts.insert(0, (["node", str(folder / runs["post"])], variables | kept))
@@ -65,19 +67,21 @@ class Job:
     def told(self, level):
         return "\n".join(text for found, text in self.annotations if found == level)
 
-    def _step(self, command, variables):
+    def _step(self, command, variables, cancel=None):
         files = {name: self.folder / "temp" / f"{name}-{secrets.token_hex(8)}" for name in ("GITHUB_ENV", "GITHUB_OUTPUT", "GITHUB_STATE")}
         for path in files.values():
             path.touch()
         env = self.set | self.variables | variables | {name: str(path) for name, path in files.items()}
-        done = subprocess.run(command, env=env, cwd=self.folder / "work", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
-        for line in done.stdout.split("\n"):
+        process = subprocess.Popen(command, env=env, cwd=self.folder / "work", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if cancel and cancel.wait(60):
+            process.send_signal(signal.SIGINT)
+        for line in process.communicate(timeout=120)[0].split("\n"):
             self._line(line.rstrip("\r"))
         found = {name: pairs(path.read_text()) for name, path in files.items()}
         for path in files.values():
             path.unlink()
         self.set |= {name: value for name, value in found["GITHUB_ENV"].items() if not BLOCKED.match(name)}
-        return done.returncode, found["GITHUB_OUTPUT"], found["GITHUB_STATE"]
+        return process.returncode, found["GITHUB_OUTPUT"], found["GITHUB_STATE"]
 
     def _line(self, line):
         self.raw.append(line)

@@ -124,6 +124,11 @@ export class Waiting {
     return Math.max(0, this.end - performance.now())
   }
 
+  /** No further tries: what is under way may end. */
+  stop() {
+    this.end = 0
+  }
+
   /** Waits before the next try; `false` at once where that would not end in time. */
   async rest(asked = null) {
     const whole = Math.min(250 * 2 ** this.turn, 8_000)
