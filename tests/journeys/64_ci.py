@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 
+import databases as db
 import hcl2
 import yaml
 from actions import Server, TokenEndpoint
@@ -16,7 +17,9 @@ from support import CAMBIO, ROOT, Tally
 
 CI, GITLAB = ROOT / "deploy" / "ci", ROOT / "deploy" / "gitlab"
 tally = Tally()
-broker = PlatformBroker()
+services = json.loads(pathlib.Path(os.environ["CAMBIO_SERVICES"]).read_text())["services"] if "CAMBIO_SERVICES" in os.environ else {}
+databases = {f"postgres/{name}": services[name] for name in ("postgres15",) if name in services}
+broker = PlatformBroker(targets=db.targets(databases), grants="".join(f", {{ target: {name}, role: reader, lifetime: 10m }}" for name in databases))
 broker.start()
 work = broker.folder / "job"
 tools = broker.folder / "tools"
@@ -163,6 +166,19 @@ try:
     tally.check("GitLab: the README's inputs are those of the component", not wrong and set(jobs) == {"deploy"} and jobs["deploy"]["image"], jobs)
     judge("GitLab's component", gitlab(jobs["deploy"]), "gitlab:project_id:20")
     judge("GitLab's component with a lifetime", gitlab(component(lifetime="2m")[1]["deploy"]), "gitlab:project_id:20")
+    _, telling = component(command="./deploy.sh; echo ${CAMBIO_ID_TOKEN-hidden} > seen")
+    judge("GitLab's component, hiding", gitlab(telling["deploy"]), "gitlab:project_id:20")
+    tally.check("the command does not see the job's own token", (work / "seen").read_text() == "hidden\n")
+    for target, server in databases.items():
+        command = f"{server['client']} -XAtqc 'SELECT session_user' > user"
+        job = component(audience=target, scope="reader", command=command)[1]["deploy"]
+        job["variables"]["PGSSLROOTCERT"] = server["ca_file"]
+        code, said, _, _ = gitlab(job)
+        user = (work / "user").read_text().strip()
+        tally.check(f"GitLab's component: psql logs in to {target} as a user of this job", code == 0 and user.startswith("cambio_"), said)
+        tally.check("which is gone when the job is done", user not in db.logins(server), said)
+    if not databases:
+        print("skipped: GitLab's component at PostgreSQL: CAMBIO_SERVICES is not set")
     judge("a job without the component", gitlab(own["deploy"]), "gitlab:project_id:20")
     hostile = '"; touch broken; echo "$(touch broken)`touch broken`'
     code, said, about, _ = gitlab(component(audience=hostile, scope=hostile)[1]["deploy"])

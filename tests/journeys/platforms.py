@@ -73,9 +73,9 @@ def rule_of(provider):
 
 
 class PlatformBroker(Broker):
-    """A broker that knows these platforms, and grants `jwt/orders` to one job of each."""
+    """A broker that knows these platforms, and grants `jwt/orders` to one job of each; what else is granted GitLab's gets."""
 
-    def __init__(self, providers=tuple(TOKENS), issuers=None):
+    def __init__(self, providers=tuple(TOKENS), issuers=None, targets="", grants=""):
         super().__init__()
         self.issuers = {provider: (issuers or {}).get(provider, TOKENS[provider][0]) for provider in providers}
         text = CONFIG.split("issuers:\n")[0] + "issuers:\n" + "".join(
@@ -84,11 +84,11 @@ class PlatformBroker(Broker):
         ) + "targets:\n" + CONFIG.split("targets:\n")[1]
         text = text.replace("reader: {{ scope: [orders.read] }}", "deployer: {{ scope: [orders.write] }}")
         text = text.replace("granted_by: [site.yaml]", f"granted_by: [{', '.join(f'{one}.yaml' for one in providers)}]")
-        text = text.format(url="https://cambio.test", port=self.port, operations=self.operations_port, targets="")
+        text = text.format(url="https://cambio.test", port=self.port, operations=self.operations_port, targets=targets.replace("site.yaml", "gitlab.yaml"))
         (self.folder / "cambio.yaml").write_text(text)
         (self.folder / "policies" / "site.yaml").unlink()
         for one in providers:
-            (self.folder / "policies" / f"{one}.yaml").write_text(f"version: 1\nrules:\n{rule_of(one)}")
+            (self.folder / "policies" / f"{one}.yaml").write_text(f"version: 1\nrules:\n{rule_of(one)}".replace("lifetime: 15m }]", f"lifetime: 15m }}{grants if one == 'gitlab' else ''}]"))
 
     def audience(self, provider):
         return TOKENS[provider][1] or self.url
