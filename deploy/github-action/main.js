@@ -13,14 +13,17 @@ const UNITS = { s: 1, m: 60, h: 3600, d: 86_400 }
 
 const seconds = (name, text) => {
   const [, count, unit] = /^(\d{1,7})([smhd])$/u.exec(text) ?? []
-  if (!unit || count === '0') throw new Failure(`input \`${name}\`: found \`${clean(text, 60)}\`, expected a duration such as \`90s\` or \`10m\``)
+  if (!unit || count === '0') {
+    throw new Failure(`input \`${name}\`: found \`${clean(text, 60)}\`, expected a duration such as \`90s\` or \`10m\``)
+  }
   return Number(count) * UNITS[unit]
 }
 
 const oneOf = (name, allowed) => {
   const value = input(name) || allowed[0]
   if (!allowed.includes(value)) {
-    throw new Failure(`input \`${name}\`: found \`${clean(value, 60)}\`, expected one of ${allowed.map((one) => `\`${one}\``).join(', ')}`)
+    const words = allowed.map((one) => `\`${one}\``).join(', ')
+    throw new Failure(`input \`${name}\`: found \`${clean(value, 60)}\`, expected one of ${words}`)
   }
   return value
 }
@@ -35,7 +38,9 @@ const settings = () => {
   }
   const file = input('ca-file')
   const path = resolve(process.env.GITHUB_WORKSPACE ?? '.', file)
-  if (file && !existsSync(path)) throw new Failure(`input \`ca-file\`: there is no \`${clean(file)}\``, 'does `actions/checkout` come before this step?')
+  if (file && !existsSync(path)) {
+    throw new Failure(`input \`ca-file\`: there is no \`${clean(file)}\``, 'does `actions/checkout` come before this step?')
+  }
   const lifetime = input('lifetime')
   return {
     broker,
@@ -132,7 +137,8 @@ const run = async () => {
     const reason = failure instanceof Failure ? failure.message : `unforeseen: ${clean(failure?.code ?? failure?.name)}`
     throw new Failure(`${reason}${id ? ` (exchange \`${id}\`)` : ''}`, failure.hint)
   }
-  say(`issued \`${clean(asked.audience, 100)}\`${answer.scope ? ` for \`${told(answer.scope)}\`` : ''} until ${expiresAt}, exchange \`${id}\`${lease.id ? `, lease \`${lease.id}\`` : ''}`)
+  const parts = [`until ${expiresAt}`, `exchange \`${id}\``, lease.id && `lease \`${lease.id}\``].filter(Boolean)
+  say(`issued \`${clean(asked.audience, 100)}\`${answer.scope ? ` for \`${told(answer.scope)}\`` : ''} ${parts.join(', ')}`)
 }
 
 try {

@@ -77,6 +77,11 @@ try:
     tally.check("the job's token is hidden before anything is said", not before, before)
     tally.check("after the job it says that a token has no lease", made.end() == [0] and "nothing to end" in made.text(), made.text())
 
+    made = job()
+    codes = [made.uses(ACTION, broker=broker.url, token_audience=AUDIENCE, audience="jwt/orders", name=name)[0] for name in ("FIRST", "SECOND")]
+    tally.check("a job that needs two uses the Action twice, with a new token of its own each time", codes == [0, 0]
+                and made.set["FIRST"] != made.set["SECOND"] and made.end() == [0, 0], made.text())
+
     # Ways out.
     made = job()
     code, outputs = made.uses(ACTION, broker=broker.url, token_audience=AUDIENCE, audience="jwt/orders", export="outputs", name="ORDERS")

@@ -43,27 +43,32 @@ export const exchange = async (broker, form, authority, waiting) => {
     if (answer.status === 200 && members) return issued(broker, members)
     if (!members || typeof members.error !== 'string') {
       const moved = answer.status >= 300 && answer.status < 400 ? ' (redirects are not followed)' : ''
-      throw new Failure(
-        `${clean(broker)} answered ${answer.status}, and nothing that a broker says${moved}`,
-        answer.status >= 500 ? 'does something between here and the broker fail? the token may be used up' : 'is `broker` the issuer URL of a Cambio broker?',
-      )
+      const hint = answer.status >= 500
+        ? 'does something between here and the broker fail? the token may be used up'
+        : 'is `broker` the issuer URL of a Cambio broker?'
+      throw new Failure(`${clean(broker)} answered ${answer.status}, and nothing that a broker says${moved}`, hint)
     }
     const after = retryAfter(answer)
     if ((answer.status === 429 || answer.status === 503) && after !== null && (await waiting.rest(after))) continue
     const id = nameOf(members)
     const description = clean(members.error_description ?? 'without a description')
     const verb = answer.status === 429 || answer.status >= 500 ? 'the broker could not' : 'refused'
-    const failure = new Failure(`${verb}: \`${clean(members.error, 60)}\`: ${description}${id ? ` (exchange \`${id}\`)` : ''}`, explain(id))
+    const named = id ? ` (exchange \`${id}\`)` : ''
+    const failure = new Failure(`${verb}: \`${clean(members.error, 60)}\`: ${description}${named}`, explain(id))
     failure.refused = verb === 'refused'
     throw failure
   }
 }
 
 const issued = (broker, members) => {
+  const named = explain(nameOf(members))
   const lacks = ['access_token', 'issued_token_type', 'token_type'].find((name) => typeof members[name] !== 'string' || !members[name])
-  if (lacks) throw new Failure(`${clean(broker)} answered without a \`${lacks}\``, explain(nameOf(members)))
+  if (lacks) throw new Failure(`${clean(broker)} answered without a \`${lacks}\``, named)
   // RFC 8693 section 2.2.1: `N_A` is for what is no access token.
-  if (!/^(bearer|n_a)$/iu.test(members.token_type)) throw new Failure(`${clean(broker)} answered with \`token_type\` \`${clean(members.token_type, 60)}\`, expected \`Bearer\` or \`N_A\``)
+  const { token_type: type } = members
+  if (!/^(bearer|n_a)$/iu.test(type)) {
+    throw new Failure(`${clean(broker)} answered with \`token_type\` \`${clean(type, 60)}\`, expected \`Bearer\` or \`N_A\``, named)
+  }
   return members
 }
 
