@@ -39,7 +39,10 @@ BROKER = "https://cambio.test"
 
 tally = Tally()
 skipped = []
-work = pathlib.Path(tempfile.mkdtemp(prefix="kubernetes-", dir=os.environ.get("CAMBIO_TEST_WORK")))
+# Not below the run's own folder, which is closed: another user is to read some of it.
+work = pathlib.Path(tempfile.mkdtemp(prefix="cambio-kubernetes-"))
+work.chmod(0o711)
+pids = pathlib.Path(os.environ.get("CAMBIO_TEST_WORK", work))
 processes = []
 
 
@@ -126,11 +129,17 @@ def services_of(documents):
 # What the rendered pod sees, in a folder of ours.
 
 class Pod:
-    """The files of the rendered StatefulSet's volumes below a folder, and `cambio` as its containers would start it."""
+    """The files of the rendered StatefulSet's volumes below a folder, and `cambio` as its containers would start it.
+
+    As root, they are laid out as the kubelet does: they are root's, of mode 0440, and lent to the group of the pod's user, as whom
+    `cambio` then runs. Else they are ours alone.
+    """
+
+    user = None
 
     def __init__(self, name, documents, secrets):
         self.root = work / name
-        self.root.mkdir()
+        self.root.mkdir(mode=0o755)
         (self.workload,) = kind(documents, "StatefulSet")
         spec = self.workload["spec"]["template"]["spec"]
         maps = {one["metadata"]["name"]: one["data"] for one in kind(documents, "ConfigMap")}
@@ -149,12 +158,26 @@ class Pod:
             for file, text in (files or {}).items():
                 (folder / file).touch(mode=0o600)
                 (folder / file).write_text(self.moved(text) if file == "cambio.yaml" else text)
+                self.lend(folder / file, 0o440)
         for claim in self.workload["spec"]["volumeClaimTemplates"]:
             # As volumes come: open to a group. Ours is the folder that the first start makes in it.
             folder = self.at(mounts[claim["metadata"]["name"]])
             folder.mkdir(parents=True)
-            folder.chmod(0o2775)
+            self.lend(folder, 0o2775)
         self.config = self.at("/etc/cambio/config/cambio.yaml")
+
+    def lend(self, path, mode):
+        if self.user:
+            os.chown(path, 0, self.user)
+            path.chmod(mode)
+        elif path.is_dir():
+            path.chmod(mode)
+
+    def own(self, path):
+        """A folder of the pod's user alone."""
+        self.at(path).mkdir(mode=0o700)
+        if self.user:
+            os.chown(self.at(path), self.user, self.user)
 
     def at(self, path):
         return self.root / path.lstrip("/")
@@ -167,10 +190,14 @@ class Pod:
     def command(self, container):
         spec = self.workload["spec"]["template"]["spec"]
         (found,) = [one for one in spec.get("initContainers", []) + spec["containers"] if one["name"] == container]
-        return [CAMBIO, *(str(self.config) if part.endswith("cambio.yaml") else part for part in found["args"])]
+        return self.as_user(CAMBIO, *(self.config if part.endswith("cambio.yaml") else part for part in found["args"]))
+
+    def as_user(self, *command):
+        confined = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups", "--bounding-set=-all"]
+        return [str(part) for part in ([*confined, *command] if self.user else command)]
 
     def cambio(self, *arguments):
-        return run(CAMBIO, *arguments)
+        return run(*self.as_user(CAMBIO, *arguments))
 
 
 def certificate(authority, host):
@@ -180,6 +207,27 @@ def certificate(authority, host):
 
 def kek():
     return base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("=")
+
+
+def lay_out_as_the_kubelet_does():
+    """If we are root, and `cambio` takes a secret that root lends."""
+    if os.geteuid() != 0 or not shutil.which("setpriv"):
+        return skip("files as the kubelet lays them out", "that takes root, and setpriv")
+    user = yaml.safe_load((CHART / "values.yaml").read_text())["user"]
+    path = work / "lent"
+    path.write_text("a passphrase of some length\n")
+    os.chown(path, 0, user)
+    path.chmod(0o440)
+    Pod.user = user
+    started = run(*Pod.as_user(Pod, CAMBIO, "version"))
+    # What is asked for is not there; whether the file is a secret is judged first.
+    told = run(*Pod.as_user(Pod, CAMBIO, "keys", "export", "--passphrase-file", path, "--reason", "x", "--socket", "/nowhere"))
+    if started.returncode != 0:
+        Pod.user = None
+        skip("files as the kubelet lays them out", f"another user can't run `cambio`: {started.stderr.strip()}")
+    elif "0600 or 0400" in told.stderr:
+        Pod.user = None
+        skip("files as the kubelet lays them out", "this `cambio` takes no secret that root lends to a group")
 
 
 def check_chart(authority):
@@ -210,7 +258,7 @@ def check_chart(authority):
             continue
         pod = Pod(name, documents, extra)
         for folder in ("/var/lib/cambio/state", "/var/lib/cambio-anchor/ledger"):
-            pod.at(folder).mkdir(mode=0o700)
+            pod.own(folder)
         checked = pod.cambio("config", "check", pod.config)
         tally.check(f"{name}: `cambio config check` takes its configuration", checked.returncode == 0,
                     checked.stdout + checked.stderr)
@@ -305,7 +353,7 @@ class Broker:
         log = open(work / "broker.log", "ab")
         self.process = subprocess.Popen(self.pod.command("cambio"), stdout=log, stderr=log)
         processes.append(self.process)
-        (work.parent / f"{work.name}.pid").write_text(str(self.process.pid))
+        (pids / "kubernetes-broker.pid").write_text(str(self.process.pid))
         end = time.monotonic() + 20
         while time.monotonic() < end and self.process.poll() is None:
             try:
@@ -414,10 +462,12 @@ def judged(api, authority, token):
     return answer.status_code
 
 
-def check_forgeries(where, api, authority, ours):
-    """`ours` is a token that the API takes; nothing near it is."""
+def check_forgeries(where, api, authority, broker, ours, other):
+    """`ours` is a token that the API takes; `other` is of the same broker, for another cluster. Nothing near ours is taken."""
     head, body, signature = ours.split(".")
     claims = json.loads(base64.urlsafe_b64decode(body + "=="))
+    entries = broker.pod.cambio("ledger", "export", "--config", broker.pod.config).stdout
+    tally.check(f"{where}: the ledger names the token that the audit log names", claims["jti"] in entries)
     stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
     def forged(**change):
@@ -426,17 +476,18 @@ def check_forgeries(where, api, authority, ours):
     changed = base64.urlsafe_b64encode(json.dumps(claims | {"scope": "system:masters"}).encode()).decode().rstrip("=")
     none = jwt.encode(claims, None, algorithm="none")
     answers = {"ours": judged(api, authority, ours), "changed": judged(api, authority, f"{head}.{changed}.{signature}"),
-               "another key": judged(api, authority, forged()), "no signature": judged(api, authority, none)}
-    expected = {"ours": 201, "changed": 401, "another key": 401, "no signature": 401}
+               "another key": judged(api, authority, forged()), "no signature": judged(api, authority, none),
+               "another cluster's": judged(api, authority, other)}
+    expected = {"ours": 201, "changed": 401, "another key": 401, "no signature": 401, "another cluster's": 401}
     tally.check(f"{where}: takes what the broker signed, and nothing near it", answers == expected, answers)
 
 
-def exchanged(authority, proxy, token, audience="kubernetes/prod", scope="viewer"):
+def exchanged(authority, proxy, token, audience):
     file = work / "exchanged"
     file.write_text(token)
-    done = run(CAMBIO, "exchange", "--broker", BROKER, "--audience", audience, "--scope", scope, "--format", "kubernetes", "--proxy",
-               proxy, "--ca-file", authority.file, "--token-file", file)
-    tally.check("`--format kubernetes` writes an ExecCredential and nothing else", done.returncode == 0
+    done = run(CAMBIO, "exchange", "--broker", BROKER, "--audience", audience, "--scope", "viewer", "--format", "kubernetes",
+               "--proxy", proxy, "--ca-file", authority.file, "--token-file", file)
+    tally.check(f"{audience}: `--format kubernetes` writes an ExecCredential and nothing else", done.returncode == 0
                 and json.loads(done.stdout)["kind"] == "ExecCredential", done.stderr)
     return json.loads(done.stdout)["status"]["token"]
 
@@ -453,6 +504,7 @@ def main():
     check_plain()
     if not HELM:
         return skip("the chart", "no helm: HELM, or one on the path")
+    lay_out_as_the_kubelet_does()
     check_choices(check_chart(authority))
 
     cluster = Cluster()
@@ -462,17 +514,19 @@ def main():
     shipped = configuration(authority)
     api = kubernetes_api.Api(kubernetes_api.Judge(shipped, proxy, authority.file), *authority.server("api", "127.0.0.1")).url
     check_plugin("stand-in", api, authority, proxy, cluster.token, kubectl_of(), "stranger")
-    check_forgeries("stand-in", api, authority, exchanged(authority, proxy, cluster.token("deployer")))
+    pair = [exchanged(authority, proxy, cluster.token("deployer"), target) for target in ("kubernetes/prod", "kubernetes/green")]
+    check_forgeries("stand-in", api, authority, broker, *pair)
 
     from_folder = os.environ.get("KUBEBUILDER_ASSETS")
     if not from_folder or not (pathlib.Path(from_folder) / "kube-apiserver").exists():
         return skip("a real kube-apiserver", "KUBEBUILDER_ASSETS names no folder with one")
     from standins import kubernetes_real
     kubectl = kubectl_of(from_folder) or kubectl_of()
-    real = kubernetes_real.Server(pathlib.Path(from_folder), work, authority, cluster, shipped, proxy, processes)
+    real = kubernetes_real.Server(pathlib.Path(from_folder), work, authority, cluster, shipped, proxy, (processes, pids))
     real.check(tally, PLAIN)
     check_plugin("kube-apiserver", real.url, authority, proxy, real.token, kubectl, "stranger")
-    check_forgeries("kube-apiserver", real.url, authority, exchanged(authority, proxy, real.token("deployer")))
+    pair = [exchanged(authority, proxy, real.token("deployer"), target) for target in ("kubernetes/prod", "kubernetes/green")]
+    check_forgeries("kube-apiserver", real.url, authority, broker, *pair)
 
 
 try:
@@ -485,5 +539,6 @@ finally:
             process.wait(20)
         except subprocess.TimeoutExpired:
             process.kill()
+    shutil.rmtree(work, ignore_errors=True)
 print(f"{tally.passed} passed, {tally.failed} failed, {len(skipped)} skipped")
 raise SystemExit(1 if tally.failed or not tally.passed else 0)

@@ -21,10 +21,10 @@ AUDIENCE = "https://cambio.test"
 
 
 class Server:
-    """Started, and ready, when it is made; `processes` is who ends it."""
+    """Started, and ready, when it is made; `kept` is a list of processes, for who ends them, and a folder for their ids."""
 
-    def __init__(self, assets, work, authority, cluster, authentication, proxy, processes):
-        self.work, self.processes = work, processes
+    def __init__(self, assets, work, authority, cluster, authentication, proxy, kept):
+        self.work, (self.processes, self.pids) = work, kept
         clients, peers, port = free_ports(3)
         etcd = f"http://127.0.0.1:{clients}"
         self._start("etcd", [
@@ -59,7 +59,7 @@ class Server:
         env = {"PATH": os.environ["PATH"], "HOME": str(self.work)} | more
         process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, cwd=self.work, env=env)
         self.processes.append(process)
-        (self.work.parent / f"{self.work.name}-{name}.pid").write_text(str(process.pid))
+        (self.pids / f"kubernetes-{name}.pid").write_text(str(process.pid))
 
     def _await(self, ca, admin, deadline=120):
         end = time.monotonic() + deadline
