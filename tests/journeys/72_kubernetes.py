@@ -98,7 +98,8 @@ def unconfined(document):
         expected = {"runAsNonRoot": True, "readOnlyRootFilesystem": True, "allowPrivilegeEscalation": False,
                     "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}}
         found += [f"{name}: {key} is {own.get(key)}" for key, value in expected.items() if own.get(key) != value]
-        found += [f"{name}: {key}" for key in ("privileged", "runAsUser", "procMount") if key in own]
+        found += [f"{name}: {key}" for key in ("privileged", "procMount") if key in own]
+        found += [f"{name}: root"] if own.get("runAsUser", 1) == 0 else []
         if "memory" not in container.get("resources", {}).get("limits", {}):
             found.append(f"{name}: no limit of memory")
         found += [f"{name}: a secret in the environment" for one in container.get("env", []) if "valueFrom" in one]
@@ -303,6 +304,7 @@ def check_plain():
         problems = [problem for document in documents for problem in invalid(document)] if path.name != "patch.yaml" else []
         tally.check(f"{path.relative_to(ROOT)}: valid", documents and not problems, problems)
     judge("the plain manifests", list(yaml.safe_load_all((PLAIN / "broker" / "broker.yaml").read_text())))
+    judge("the sidecar", list(yaml.safe_load_all((PLAIN / "agent-sidecar.yaml").read_text())))
     kubectl = shutil.which("kubectl")
     built = run(kubectl, "kustomize", PLAIN / "first-start") if kubectl else None
     if not built or "unknown command" in built.stderr:
@@ -384,6 +386,37 @@ def check_first_start(broker):
     shutil.rmtree(state, ignore_errors=True)
     elsewhere.rename(state)
     tally.check("the broker of the rendered configuration serves", broker.start(), (work / "broker.log").read_text()[-2000:])
+
+
+def check_sidecar(authority, proxy, token):
+    """The sidecar's configuration as it is shipped, where its broker, its token and its volume are here."""
+    if run(CAMBIO, "agent", "--help").returncode != 0:
+        return skip("the sidecar", "this `cambio` has no agent")
+    documents = list(yaml.safe_load_all((PLAIN / "agent-sidecar.yaml").read_text()))
+    (shipped,) = kind(documents, "ConfigMap")
+    config = yaml.safe_load(shipped["data"]["agent.yaml"])
+    config |= {"broker": BROKER, "proxy": proxy, "ca_file": str(authority.file)}
+    config["listen"]["operations"] = f"127.0.0.1:{free_ports(1)[0]}"
+    identity, credentials, file = work / "identity", work / "credentials", work / "agent.yaml"
+    identity.mkdir(mode=0o700)
+    credentials.mkdir()
+    # As an emptyDir with `fsGroup` is.
+    credentials.chmod(0o2777)
+    config["token"]["file"] = str(identity / "token")
+    for one in config["credentials"][0]["files"]:
+        one["path"] = one["path"].replace("/run/cambio", str(credentials))
+    file.write_text(yaml.safe_dump(config))
+    file.chmod(0o440)
+    (identity / "token").touch(mode=0o600)
+    (identity / "token").write_text(token("worker"))
+    done = run(CAMBIO, "agent", "--config", file, "--once", "--deadline", "20s")
+    written = credentials / "orders.token"
+    claims = jwt.decode(written.read_text().strip(), options={"verify_signature": False}) if written.exists() else {}
+    tally.check("the sidecar writes the credential that its program reads", done.returncode == 0 and claims.get("scope") == "reader"
+                and written.stat().st_mode & 0o777 == 0o640, done.stderr)
+    (pod,) = kind(documents, "Pod")
+    of = {one["name"]: {mount["name"] for mount in one["volumeMounts"]} for one in pod["spec"]["initContainers"] + pod["spec"]["containers"]}
+    tally.check("its program sees the credentials, and not the pod's identity", of["worker"] == {"credentials"}, of)
 
 
 def kubeconfig(name, api, authority, proxy, token_file, role):
@@ -514,6 +547,7 @@ def main():
     shipped = configuration(authority)
     api = kubernetes_api.Api(kubernetes_api.Judge(shipped, proxy, authority.file), *authority.server("api", "127.0.0.1")).url
     check_plugin("stand-in", api, authority, proxy, cluster.token, kubectl_of(), "stranger")
+    check_sidecar(authority, proxy, cluster.token)
     pair = [exchanged(authority, proxy, cluster.token("deployer"), target) for target in ("kubernetes/prod", "kubernetes/green")]
     check_forgeries("stand-in", api, authority, broker, *pair)
 
