@@ -62,7 +62,8 @@ def helm(verb, *more):
 
 
 def values(name):
-    return ["--values", str(VALUES / f"{name}.yaml")] if name != "defaults" else []
+    folder = work if name == "page" else VALUES
+    return ["--values", str(folder / f"{name}.yaml")] if name != "defaults" else []
 
 
 # What is rendered.
@@ -238,7 +239,10 @@ def check_chart(authority):
     }
     knows_reviews = "token_review" in run(CAMBIO, "config", "schema").stdout
     rendered = {}
-    for name in ("defaults", "minimal", "everything", "pods"):
+    page = (ROOT / "docs" / "targets" / "kubernetes.md").read_text()
+    (of_page,) = [block for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if block.startswith("# values.yaml")]
+    (work / "page.yaml").write_text(of_page)
+    for name in ("defaults", "minimal", "everything", "page", "pods"):
         linted = helm("lint", CHART, "--strict", *values(name))
         tally.check(f"{name}: helm lints it strictly", linted.returncode == 0, linted.stdout + linted.stderr)
         done = helm("template", *values(name))
