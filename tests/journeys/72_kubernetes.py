@@ -7,7 +7,6 @@ without it a stand-in judges the tokens, by the AuthenticationConfiguration that
 
 import base64
 import copy
-import hashlib
 import json
 import os
 import pathlib
@@ -16,17 +15,16 @@ import shutil
 import subprocess
 import tempfile
 import time
-import uuid
 
 import jwt
 import kubernetes
 import kubernetes_validate
 import requests
 import yaml
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from standins import kubernetes_api
+from standins.kubernetes_pod import BROKER, Cluster, Pod, certificate, kek, kind, run
 from support import CAMBIO, ROOT, Tally, free_ports
 
 CHART = ROOT / "deploy" / "helm" / "cambio"
@@ -34,14 +32,13 @@ PLAIN = ROOT / "deploy" / "kubernetes"
 VALUES = pathlib.Path(__file__).resolve().parent / "kubernetes"
 HELM = os.environ.get("HELM") or shutil.which("helm") or shutil.which("helm", path=str(ROOT / "target" / "tools" / "bin"))
 VERSIONS = ["1.31", "1.37"]
-CLUSTER = "https://kubernetes.default.svc.cluster.local"
-BROKER = "https://cambio.test"
 
 tally = Tally()
 skipped = []
 # Not below the run's own folder, which is closed: another user is to read some of it.
 work = pathlib.Path(tempfile.mkdtemp(prefix="cambio-kubernetes-"))
 work.chmod(0o711)
+Pod.work = work
 pids = pathlib.Path(os.environ.get("CAMBIO_TEST_WORK", work))
 processes = []
 
@@ -49,10 +46,6 @@ processes = []
 def skip(what, why):
     skipped.append(what)
     print(f"skipped: {what}: {why}")
-
-
-def run(*command, timeout=60, **more):
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=timeout, **more)
 
 
 def helm(verb, *more):
@@ -110,10 +103,6 @@ def unconfined(document):
     return found
 
 
-def kind(documents, wanted):
-    return [document for document in documents if document["kind"] == wanted]
-
-
 def judge(name, documents):
     problems = [problem for document in documents for problem in invalid(document)]
     tally.check(f"{name}: every object is valid, strictly, in {' and '.join(VERSIONS)}", not problems, problems)
@@ -126,89 +115,6 @@ def judge(name, documents):
 
 def services_of(documents):
     return {port["name"] for service in kind(documents, "Service") for port in service["spec"]["ports"]}
-
-
-# What the rendered pod sees, in a folder of ours.
-
-class Pod:
-    """The files of the rendered StatefulSet's volumes below a folder, and `cambio` as its containers would start it.
-
-    As root, they are laid out as the kubelet does: they are root's, of mode 0440, and lent to the group of the pod's user, as whom
-    `cambio` then runs. Else they are ours alone.
-    """
-
-    user = None
-
-    def __init__(self, name, documents, secrets):
-        self.root = work / name
-        self.root.mkdir(mode=0o755)
-        (self.workload,) = kind(documents, "StatefulSet")
-        spec = self.workload["spec"]["template"]["spec"]
-        maps = {one["metadata"]["name"]: one["data"] for one in kind(documents, "ConfigMap")}
-        mounts = {one["name"]: one["mountPath"] for one in spec["containers"][0]["volumeMounts"]}
-        for volume in spec["volumes"]:
-            folder = self.at(mounts[volume["name"]])
-            folder.mkdir(parents=True, mode=0o755)
-            if "configMap" in volume:
-                files = maps[volume["configMap"]["name"]]
-            elif "secret" in volume:
-                files = secrets[volume["secret"]["secretName"]]
-                items = volume["secret"].get("items")
-                files = {item["path"]: files[item["key"]] for item in items} if items else files
-            else:
-                files = {"token": "a.b.c", "ca.crt": secrets["cluster-ca"]}
-            for file, text in (files or {}).items():
-                (folder / file).touch(mode=0o600)
-                (folder / file).write_text(self.moved(text) if file == "cambio.yaml" else text)
-                self.lend(folder / file, 0o440)
-        for claim in self.workload["spec"]["volumeClaimTemplates"]:
-            # As volumes come: open to a group. Ours is the folder that the first start makes in it.
-            folder = self.at(mounts[claim["metadata"]["name"]])
-            folder.mkdir(parents=True)
-            self.lend(folder, 0o2775)
-        self.config = self.at("/etc/cambio/config/cambio.yaml")
-
-    def lend(self, path, mode):
-        if self.user:
-            os.chown(path, 0, self.user)
-            path.chmod(mode)
-        elif path.is_dir():
-            path.chmod(mode)
-
-    def own(self, path):
-        """A folder of the pod's user alone."""
-        self.at(path).mkdir(mode=0o700)
-        if self.user:
-            os.chown(self.at(path), self.user, self.user)
-
-    def at(self, path):
-        return self.root / path.lstrip("/")
-
-    def moved(self, text):
-        self.ports = free_ports(2)
-        text = re.sub(r"(?<=[ '\"])(/etc/cambio|/var/lib/cambio)", lambda found: str(self.root) + found[0], text)
-        return text.replace("0.0.0.0:8443", f"127.0.0.1:{self.ports[0]}").replace("0.0.0.0:9090", f"127.0.0.1:{self.ports[1]}")
-
-    def command(self, container):
-        spec = self.workload["spec"]["template"]["spec"]
-        (found,) = [one for one in spec.get("initContainers", []) + spec["containers"] if one["name"] == container]
-        return self.as_user(CAMBIO, *(self.config if part.endswith("cambio.yaml") else part for part in found["args"]))
-
-    def as_user(self, *command):
-        confined = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups", "--bounding-set=-all"]
-        return [str(part) for part in ([*confined, *command] if self.user else command)]
-
-    def cambio(self, *arguments):
-        return run(*self.as_user(CAMBIO, *arguments))
-
-
-def certificate(authority, host):
-    certificate_file, key_file = authority.server(f"server-{uuid.uuid4().hex}", host)
-    return {"tls.crt": certificate_file.read_text(), "tls.key": key_file.read_text()}
-
-
-def kek():
-    return base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("=")
 
 
 def lay_out_as_the_kubelet_does():
@@ -320,27 +226,6 @@ def check_plain():
 
 # A broker of the rendered configuration, and who believes it.
 
-class Cluster:
-    """Signs what the API server of a cluster signs for its pods."""
-
-    def __init__(self):
-        self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        der = self.key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-        # As kube-apiserver names its keys.
-        self.kid = base64.urlsafe_b64encode(hashlib.sha256(der).digest()).decode().rstrip("=")
-        public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key()))
-        public.pop("key_ops", None)
-        self.jwks = {"keys": [public | {"kid": self.kid, "alg": "RS256", "use": "sig"}]}
-
-    def token(self, account):
-        now = int(time.time())
-        bound = {"namespace": "orders", "serviceaccount": {"name": account, "uid": str(uuid.uuid4())},
-                 "pod": {"name": f"{account}-0", "uid": str(uuid.uuid4())}}
-        claims = {"iss": CLUSTER, "aud": [BROKER], "iat": now, "nbf": now, "exp": now + 600, "jti": str(uuid.uuid4()),
-                  "sub": f"system:serviceaccount:orders:{account}", "kubernetes.io": bound}
-        return jwt.encode(claims, self.key, algorithm="RS256", headers={"kid": self.kid})
-
-
 class Broker:
     """The pod of `values/pods.yaml`, started as its containers say."""
 
@@ -390,6 +275,24 @@ def check_first_start(broker):
     shutil.rmtree(state, ignore_errors=True)
     elsewhere.rename(state)
     tally.check("the broker of the rendered configuration serves", broker.start(), (work / "broker.log").read_text()[-2000:])
+
+
+def check_policy_update(broker, authority, proxy, token):
+    """A ConfigMap of policies that changes while the broker runs."""
+    folder = broker.pod.at("/etc/cambio/policies")
+    text = (folder / "kubernetes.yaml").read_text()
+    file = work / "auditor"
+    file.write_text(token("auditor"))
+    ask = [CAMBIO, "exchange", "--broker", BROKER, "--audience", "jwt/orders", "--proxy", proxy, "--ca-file", authority.file,
+           "--token-file", file]
+    before = run(*ask).returncode
+    broker.pod.publish(folder, {"kubernetes.yaml": text.replace("service_account: worker", "service_account: auditor")})
+    end, after = time.monotonic() + 20, None
+    while after != 0 and time.monotonic() < end:
+        time.sleep(0.5)
+        after = run(*ask).returncode
+    broker.pod.publish(folder, {"kubernetes.yaml": text})
+    tally.check("policies that change in their ConfigMap are in force without a restart", (before, after) == (1, 0), (before, after))
 
 
 def check_sidecar(authority, proxy, token):
@@ -552,6 +455,7 @@ def main():
     api = kubernetes_api.Api(kubernetes_api.Judge(shipped, proxy, authority.file), *authority.server("api", "127.0.0.1")).url
     check_plugin("stand-in", api, authority, proxy, cluster.token, kubectl_of(), "stranger")
     check_sidecar(authority, proxy, cluster.token)
+    check_policy_update(broker, authority, proxy, cluster.token)
     pair = [exchanged(authority, proxy, cluster.token("deployer"), target) for target in ("kubernetes/prod", "kubernetes/green")]
     check_forgeries("stand-in", api, authority, broker, *pair)
 
