@@ -13,6 +13,7 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -31,6 +32,8 @@ CHART = ROOT / "deploy" / "helm" / "cambio"
 PLAIN = ROOT / "deploy" / "kubernetes"
 VALUES = pathlib.Path(__file__).resolve().parent / "kubernetes"
 HELM = os.environ.get("HELM") or shutil.which("helm") or shutil.which("helm", path=str(ROOT / "target" / "tools" / "bin"))
+PRIVATE = "10.96.0.1"
+OWN_NETWORK = "CAMBIO_JOURNEY_HAS_A_NETWORK"
 VERSIONS = ["1.31", "1.37"]
 
 tally = Tally()
@@ -227,24 +230,27 @@ def check_plain():
 # A broker of the rendered configuration, and who believes it.
 
 class Broker:
-    """The pod of `values/pods.yaml`, started as its containers say."""
+    """The pod of one of our files of values, and of `more` of them, started as its containers say."""
 
-    def __init__(self, cluster, authority):
-        given = work / "pinned.yaml"
-        given.write_text(yaml.safe_dump({"files": {"cluster.json": json.dumps(cluster.jwks)}}))
-        done = helm("template", *values("pods"), "--values", given)
-        secrets = {"cambio-kek": {"kek": kek()}, "cambio-tls": certificate(authority, "cambio.test")}
-        self.pod = Pod("broker", [one for one in yaml.safe_load_all(done.stdout) if one], secrets)
-        self.process = None
+    def __init__(self, name, more, authority, **secrets):
+        given = work / f"{name}-more.yaml"
+        given.write_text(yaml.safe_dump(more))
+        done = helm("template", *values(name), "--values", given)
+        self.documents = [one for one in yaml.safe_load_all(done.stdout) if one]
+        secrets |= {"cambio-kek": {"kek": kek()}, "cambio-tls": certificate(authority, "cambio.test")}
+        self.name, self.pod, self.process = name, Pod(f"broker-{name}", self.documents, secrets), None
+
+    def log(self):
+        return work / f"broker-{self.name}.log"
 
     def first_start(self):
         return run(*self.pod.command("first-start"))
 
     def start(self):
-        log = open(work / "broker.log", "ab")
+        log = open(self.log(), "ab")
         self.process = subprocess.Popen(self.pod.command("cambio"), stdout=log, stderr=log)
         processes.append(self.process)
-        (pids / "kubernetes-broker.pid").write_text(str(self.process.pid))
+        (pids / f"kubernetes-{self.name}.pid").write_text(str(self.process.pid))
         end = time.monotonic() + 20
         while time.monotonic() < end and self.process.poll() is None:
             try:
@@ -274,7 +280,7 @@ def check_first_start(broker):
                 lost.returncode != 0 and "lost, not new" in lost.stderr + lost.stdout, lost.stdout + lost.stderr)
     shutil.rmtree(state, ignore_errors=True)
     elsewhere.rename(state)
-    tally.check("the broker of the rendered configuration serves", broker.start(), (work / "broker.log").read_text()[-2000:])
+    tally.check("the broker of the rendered configuration serves", broker.start(), broker.log().read_text()[-2000:])
 
 
 def check_policy_update(broker, authority, proxy, token):
@@ -448,7 +454,7 @@ def main():
     check_choices(check_chart(authority))
 
     cluster = Cluster()
-    broker = Broker(cluster, authority)
+    broker = Broker("pods", {"files": {"cluster.json": json.dumps(cluster.jwks)}}, authority)
     check_first_start(broker)
     proxy = kubernetes_api.Proxy("cambio.test", broker.pod.ports[0]).url
     shipped = configuration(authority)
@@ -464,14 +470,64 @@ def main():
         return skip("a real kube-apiserver", "KUBEBUILDER_ASSETS names no folder with one")
     from standins import kubernetes_real
     kubectl = kubectl_of(from_folder) or kubectl_of()
-    real = kubernetes_real.Server(pathlib.Path(from_folder), work, authority, cluster, shipped, proxy, (processes, pids))
+    host = PRIVATE if os.environ.get(OWN_NETWORK) else "127.0.0.1"
+    real = kubernetes_real.Server(pathlib.Path(from_folder), work, authority, cluster, shipped, proxy, (processes, pids), host)
     real.check(tally, PLAIN)
     check_plugin("kube-apiserver", real.url, authority, proxy, real.token, kubectl, "stranger")
     pair = [exchanged(authority, proxy, real.token("deployer"), target) for target in ("kubernetes/prod", "kubernetes/green")]
     check_forgeries("kube-apiserver", real.url, authority, broker, *pair)
 
+    if host != PRIVATE:
+        return skip("the cluster's own broker", "that takes root, unshare and ip, for a private address of the API server")
+    check_review(authority, real)
+
+
+def check_review(authority, real):
+    """The broker of the chart's own cluster settings, against a real API server: fetched keys, and reviewed tokens."""
+    if "token_review" not in run(CAMBIO, "config", "schema").stdout:
+        return skip("token review", "this `cambio` knows none")
+    secrets = {"cluster-ca": authority.file.read_text(), "cluster-token": real.token_of_broker()}
+    broker = Broker("reviewed", {"cluster": {"apiServer": real.url}}, authority, **secrets)
+    broker.first_start()
+    tally.check("the cluster's own broker serves", broker.start(), broker.log().read_text()[-2000:])
+    proxy = kubernetes_api.Proxy("cambio.test", broker.pod.ports[0]).url
+    file = work / "reviewed"
+    file.write_text(real.token("worker"))
+
+    def until(code, seconds):
+        end = time.monotonic() + seconds
+        while True:
+            done = run(CAMBIO, "exchange", "--broker", BROKER, "--audience", "jwt/orders", "--proxy", proxy, "--ca-file",
+                       authority.file, "--token-file", file, "--deadline", "3s")
+            if done.returncode == code or time.monotonic() > end:
+                return done
+            time.sleep(0.5)
+
+    done = until(3, 5)
+    tally.check("a broker that may not review tokens issues nothing", done.returncode == 3, done.stderr)
+    refused = [why for why in map(real.create, kind(broker.documents, "ClusterRole") + kind(broker.documents, "ClusterRoleBinding")) if why]
+    done = until(0, 60)
+    tally.check("with the one right that the chart gives, it does", not refused and done.returncode == 0, (refused, done.stderr))
+    real.delete_pod("worker")
+    # kube-apiserver remembers for 10 s that a token was good.
+    done = until(1, 30)
+    tally.check("c16 the token of a deleted pod is refused, though it has not ended", done.returncode == 1, done.stderr)
+
+
+def in_a_network_of_its_own():
+    """As root, this journey runs in a network namespace with one private address: issuers on loopback are not allowed."""
+    if os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "ip"))) or run("unshare", "--net", "true").returncode != 0:
+        return
+    if not os.environ.get(OWN_NETWORK):
+        os.environ[OWN_NETWORK] = "1"
+        shutil.rmtree(work)
+        os.execvp("unshare", ["unshare", "--net", sys.executable, *sys.argv])
+    for command in (["link", "set", "lo", "up"], ["address", "add", f"{PRIVATE}/32", "dev", "lo"]):
+        subprocess.run(["ip", *command], check=True)
+
 
 try:
+    in_a_network_of_its_own()
     main()
 finally:
     for process in reversed(processes):

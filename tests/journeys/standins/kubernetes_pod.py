@@ -55,7 +55,7 @@ class Pod:
                 items = volume["secret"].get("items")
                 files = {item["path"]: files[item["key"]] for item in items} if items else files
             else:
-                files = {"token": "a.b.c", "ca.crt": secrets["cluster-ca"]}
+                files = {"token": secrets.get("cluster-token", "a.b.c"), "ca.crt": secrets["cluster-ca"]}
             files = files or {}
             self.publish(folder, {file: self.moved(text) if file == "cambio.yaml" else text for file, text in files.items()})
         for claim in self.workload["spec"]["volumeClaimTemplates"]:

@@ -1,4 +1,4 @@
-"""A real kube-apiserver on a real etcd, both on loopback and thrown away: it signs the tokens of its service accounts, judges the
+"""A real kube-apiserver on a real etcd, both on this machine alone and thrown away: it signs the tokens of its service accounts, judges the
 broker's by `--authentication-config`, and admits the manifests or does not. No kubelet, no controllers: nothing runs in it.
 """
 
@@ -23,7 +23,7 @@ AUDIENCE = "https://cambio.test"
 class Server:
     """Started, and ready, when it is made; `kept` is a list of processes, for who ends them, and a folder for their ids."""
 
-    def __init__(self, assets, work, authority, cluster, authentication, proxy, kept):
+    def __init__(self, assets, work, authority, cluster, authentication, proxy, kept, host):
         self.work, (self.processes, self.pids) = work, kept
         clients, peers, port = free_ports(3)
         etcd = f"http://127.0.0.1:{clients}"
@@ -36,17 +36,17 @@ class Server:
         key_file.write_bytes(cluster.key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()))
         configuration.write_text(yaml.safe_dump(authentication))
-        certificate, key = authority.server("kube-apiserver", "127.0.0.1", "kubernetes.default.svc")
+        certificate, key = authority.server("kube-apiserver", host, "kubernetes.default.svc")
         admin = authority.client("admin", "journey", "system:masters")
-        self.url = f"https://127.0.0.1:{port}"
+        self.url = f"https://{host}:{port}"
         self._start("kube-apiserver", [
-            assets / "kube-apiserver", "--etcd-servers", etcd, "--bind-address", "127.0.0.1", "--secure-port", port,
-            "--advertise-address", "127.0.0.1", "--endpoint-reconciler-type", "none", "--tls-cert-file", certificate,
+            assets / "kube-apiserver", "--etcd-servers", etcd, "--bind-address", host, "--secure-port", port,
+            "--advertise-address", host, "--endpoint-reconciler-type", "none", "--tls-cert-file", certificate,
             "--tls-private-key-file", key, "--client-ca-file", authority.file, "--authorization-mode", "RBAC",
             "--authentication-config", configuration, "--service-account-issuer", ISSUER,
             "--service-account-signing-key-file", key_file, "--service-account-key-file", key_file,
             "--service-cluster-ip-range", "10.0.0.0/24", "--disable-admission-plugins", "DefaultIngressClass",
-        ], HTTPS_PROXY=proxy, NO_PROXY="127.0.0.1")
+        ], HTTPS_PROXY=proxy, NO_PROXY=host)
         self._await(authority.file, admin)
         config = kubernetes.client.Configuration()
         config.host, config.ssl_ca_cert = self.url, str(authority.file)
@@ -78,7 +78,7 @@ class Server:
         core = kubernetes.client.CoreV1Api(self.admin)
         core.create_namespace({"metadata": {"name": "orders"}})
         self.pods = {}
-        for account in ("deployer", "stranger"):
+        for account in ("deployer", "stranger", "worker"):
             core.create_namespaced_service_account("orders", {"metadata": {"name": account}})
             container = {"name": "app", "image": "registry.example.com/app"}
             pod = {"metadata": {"name": f"{account}-0"}, "spec": {"serviceAccountName": account, "containers": [container],
@@ -100,6 +100,16 @@ class Server:
         made = kubernetes.client.CoreV1Api(self.admin).create_namespaced_service_account_token(account, "orders", asked)
         return made.status.token
 
+    def token_of_broker(self):
+        """What the kubelet would project into the broker's pod, for the API server itself."""
+        made = kubernetes.client.CoreV1Api(self.admin).create_namespaced_service_account_token(
+            "cambio", "cambio", {"spec": {"expirationSeconds": 3600}})
+        return made.status.token
+
+    def delete_pod(self, account):
+        core = kubernetes.client.CoreV1Api(self.admin)
+        core.delete_namespaced_pod(self.pods[account].name, "orders", grace_period_seconds=0)
+
     def create(self, document):
         """Why the API server does not take `document`, or nothing."""
         resource = kubernetes.dynamic.DynamicClient(self.admin).resources.get(api_version=document["apiVersion"],
@@ -113,9 +123,10 @@ class Server:
 
     def check(self, tally, plain):
         """The manifests, in order, as `kubectl apply` would bring them; then a pod of the broker, which nothing here would make."""
-        files = ["broker/namespace.yaml", "broker/broker.yaml", "rbac.yaml", "agent-sidecar.yaml"]
-        documents = [one for file in files if (plain / file).exists() for one in yaml.safe_load_all((plain / file).read_text())]
-        # No controller is here that would make the default account.
+        files = ["broker/namespace.yaml", "broker/broker.yaml", "rbac.yaml"]
+        documents = [one for file in files for one in yaml.safe_load_all((plain / file).read_text())]
+        # Its service account is there already.
+        documents += list(yaml.safe_load_all((plain / "agent-sidecar.yaml").read_text()))[1:]
         refused = [why for why in map(self.create, documents) if why]
         tally.check("kube-apiserver: takes every manifest, strictly", not refused, refused)
         (workload,) = [one for one in documents if one["kind"] == "StatefulSet"]
