@@ -207,6 +207,27 @@ pub async fn start(
     listen(state, checkpointer.map_err(|error| StartError::Ledger(error.to_string()))?).await
 }
 
+/// Makes store, ledger and first keys of a new instance, and serves nothing; `false` where there is a store. Unlike
+/// [`Existing::Created`] this may run at every start, and so is careful about what an absent store means.
+///
+/// # Errors
+/// An anchor tells of a ledger: then the store is not new but lost, and another one would forget spent tokens and withdrawn
+/// keys (threat K07). Or whatever keeps a broker from starting.
+pub async fn create(config: &Config) -> Result<bool, StartError> {
+    if books::store_path(config).exists() {
+        return Ok(false);
+    }
+    books::no_anchor_tells_of_one(config)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let chance: Arc<dyn Chance> = Arc::new(SystemChance);
+    preflight(config, Mode::Serve, clock.now())?;
+    let books = books::open(config, Existing::Created, &clock, &chance).await?;
+    let first = checkpoint::anchor_first(books.checkpointer, &books.anchors, clock.now()).await;
+    books.writer.close();
+    books.writer.wait_until_ended().await;
+    first.map(|_| true).map_err(|error| StartError::Ledger(error.to_string()))
+}
+
 /// Whatever can be known to be wrong before a store is opened, or made: pinned keys and the key-encryption key.
 ///
 /// # Errors

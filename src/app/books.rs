@@ -96,6 +96,27 @@ async fn open_over(
     Ok(Books { writer: writer.clone(), reader, anchors, rotator, checkpointer })
 }
 
+/// Whether nothing shows that there was a ledger before.
+///
+/// # Errors
+/// An anchor is there.
+pub fn no_anchor_tells_of_one(config: &Config) -> Result<(), StartError> {
+    let there = |anchor: &&AnchorConfig| {
+        let AnchorConfig::File(path) = anchor;
+        // What can not be looked at is not known to be absent.
+        !matches!(path.try_exists(), Ok(false))
+    };
+    let Some(AnchorConfig::File(path)) = config.ledger.anchors.iter().find(there) else {
+        return Ok(());
+    };
+    Err(StartError::Ledger(format!(
+        "found no store at `{}`, but its anchor `{}`: the store is lost, not new. Restore it; or give the anchor up by moving \
+         it away, and with it every spent token, block and withdrawn key that the ledger knew",
+        store_path(config).display(),
+        path.display()
+    )))
+}
+
 /// Where the store lies.
 #[must_use]
 pub fn store_path(config: &Config) -> PathBuf {

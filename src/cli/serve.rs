@@ -1,6 +1,12 @@
 //! `cambio serve`: the broker in earnest.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    io::ErrorKind,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -10,7 +16,7 @@ use super::{Failure, config, harden::harden};
 use crate::{
     app::{self, Existing, Mode, StartError},
     clock::SystemClock,
-    config::{Config, LogFormat, StoreConfig},
+    config::{AnchorConfig, Config, LogFormat, StoreConfig},
     keys::KeysError,
     telemetry::{self, Collector, Format},
 };
@@ -27,10 +33,18 @@ pub(super) struct Serve {
     /// Make store, ledger and first keys, where there are none: once, for a new instance
     #[arg(long)]
     create: bool,
+
+    /// Make them, and folders for them, where there is no store and no anchor tells of one, and end; where there is a store,
+    /// do nothing. For a new instance whose start is automatic, such as in Kubernetes
+    #[arg(long, conflicts_with = "create")]
+    create_only: bool,
 }
 
 pub(super) async fn run(serve: Serve) -> Result<(), Failure> {
     harden()?;
+    if serve.create_only {
+        make_folders(&serve.config)?;
+    }
     let config = config::load(&serve.config)?;
     let format = match config.log.format {
         LogFormat::Json => Format::Json,
@@ -40,6 +54,14 @@ pub(super) async fn run(serve: Serve) -> Result<(), Failure> {
         config.log.otlp.clone().map(|url| Collector { url, clock: Arc::new(SystemClock) });
     let traces = telemetry::start(format, config.log.level.as_str(), collector);
     let traces = traces.map_err(Failure::usage)?;
+    if serve.create_only {
+        let made = app::create(&config).await.map_err(|error| not_started(&error))?;
+        let path = store_of(&config);
+        let what = if made { "made store, ledger and first keys" } else { "there is a store" };
+        info!("{what}: `{}`", path.display());
+        traces.flush().await;
+        return Ok(());
+    }
     // Before anything starts: a signal that comes now must drain too.
     let mut signals = Signals::listen()?;
     let existing = if serve.create { Existing::Created } else { Existing::Required };
@@ -79,6 +101,32 @@ pub(super) fn not_started(error: &StartError) -> Failure {
             Failure::unreachable(error)
         }
     }
+}
+
+/// Makes the folders that an instance writes to, where there are none; the ones above them must be there. A volume may belong to
+/// root and be open to a group (`fsGroup`) or to everybody: what lies in a folder of ours is ours alone.
+fn make_folders(file: &Path) -> Result<(), Failure> {
+    // What can't be read or is not well formed is told by the loader, with all that is wrong.
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let base = file.parent().unwrap_or(Path::new(""));
+    let parsed = Config::parse(&file.display().to_string(), &text, base);
+    let Ok((config, _)) = parsed else { return Ok(()) };
+    let anchors = config.ledger.anchors.iter().map(|anchor| {
+        let AnchorConfig::File(path) = anchor;
+        path.clone()
+    });
+    let files = anchors.chain([store_of(&config), config.listen.admin_socket.clone()]);
+    let above = files.filter_map(|file| file.parent().map(Path::to_owned));
+    for folder in above.chain([config.data.clone()]) {
+        match fs::DirBuilder::new().mode(0o700).create(&folder) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                let folder = folder.display();
+                return Err(Failure::unreachable(format!("can't make `{folder}`: {error}")));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Where the ledger of `config` lies.

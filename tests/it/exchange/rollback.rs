@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use cambio::{
-    app::Existing,
+    app::{self, Existing},
     edge::{Power, PowerError},
     ledger::entry::Kind,
 };
@@ -120,4 +120,26 @@ async fn k07_an_older_ring_under_the_newest_ledger_revives_no_withdrawn_key() {
     drop(store);
     let refused = try_serve(&site, Existing::Required).await.unwrap_err().to_string();
     assert!(refused.starts_with("keys: the key ring does not open"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_first_start_makes_a_store_once_and_does_nothing_where_there_is_one() {
+    let site = Site::new();
+    assert!(app::create(&site.config()).await.unwrap());
+    let first = bytes_below(&site.path("data"));
+    assert!(!app::create(&site.config()).await.unwrap());
+    assert_eq!(bytes_below(&site.path("data")), first);
+    let serving = serve_existing(site, Existing::Required).await;
+    assert_eq!(serving.exchange(&serving.job().sign()).await.status, 200);
+}
+
+#[tokio::test]
+async fn k07_a_store_that_is_lost_is_not_taken_for_a_new_one() {
+    let serving = serve(Site::new()).await;
+    assert_eq!(serving.exchange(&serving.job().sign()).await.status, 200);
+    let site = serving.drain().await;
+    restore(&site, &[]);
+    let refused = app::create(&site.config()).await.unwrap_err().to_string();
+    assert!(refused.contains("the store is lost, not new"), "{refused}");
+    assert_eq!(bytes_below(&site.path("data")).len(), 0, "nothing was made");
 }
