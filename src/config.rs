@@ -24,7 +24,7 @@ mod reference;
 mod store;
 mod targets;
 
-pub use issuers::{Discovered, IssuerConfig, KeysFrom};
+pub use issuers::{Discovered, IssuerConfig, KeysFrom, TokenReviewConfig};
 pub use keys::{KeysConfig, ProtectorConfig};
 pub use ledger::{AnchorConfig, LedgerConfig};
 pub use limits::{LimitsConfig, Rate};

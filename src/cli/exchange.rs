@@ -256,7 +256,7 @@ impl Exchange {
         let reaching = Reaching {
             ca_file: self.ca_file.as_deref(),
             proxy: self.proxy.as_deref(),
-            unix_socket: None,
+            ..Reaching::default()
         };
         let broker = Broker::at(url, reaching)?;
         let mut style =

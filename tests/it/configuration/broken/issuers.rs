@@ -247,4 +247,34 @@ more:
 cambio.yaml:6:1: `more` is not a key of the configuration
   hint: expected `version`, `environment`, `issuer`, `data`, `issuers`, `targets`, `policies`, `store`, `ledger`, `keys`, `listen`, `tls`, `limits` or `log`",
     },
+    Broken {
+        what: "c16 a token review of an issuer that has no API server",
+        from: "provider: github",
+        to: "provider: github\n    token_review: { api_server: https://k8s.example.com, ca_file: ca.crt, token_file: token }",
+        says: r"TODO",
+    },
+    Broken {
+        what: "d07 an API server without TLS",
+        from: "keys: { pinned: { file: blue.json } }",
+        to: "token_review: { api_server: http://127.0.0.1:8001, ca_file: ca.crt, token_file: token }",
+        says: r"TODO",
+    },
+    Broken {
+        what: "d07 an API server whose certificate anybody may vouch for",
+        from: "keys: { pinned: { file: blue.json } }",
+        to: "token_review: { api_server: https://k8s.example.com, token_file: token }",
+        says: r"TODO",
+    },
+    Broken {
+        what: "v03 an API server that is waited for without end",
+        from: "keys: { pinned: { file: blue.json } }",
+        to: "token_review: { api_server: https://k8s.example.com, ca_file: ca.crt, token_file: token, timeout: 1m }",
+        says: r"TODO",
+    },
+    Broken {
+        what: "a setting of a token review that there is not",
+        from: "keys: { pinned: { file: blue.json } }",
+        to: "token_review: { api_server: https://k8s.example.com, ca_file: ca.crt, token_file: token, cache: 5m }",
+        says: r"TODO",
+    },
 ];
