@@ -129,6 +129,9 @@ pub struct Reaching<'a> {
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a server may take until the last byte of its answer.
 const TOTAL: Duration = Duration::from_secs(30);
+/// How long an unused connection is kept: shorter than servers do (an API server of Kubernetes: 90 s), so that no request meets one that
+/// is just being closed.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// A client for requests to `url`'s origin: no redirects, no retries of its own, no proxy but a named one.
 ///
@@ -158,6 +161,7 @@ pub fn client(url: &Url, reaching: Reaching<'_>) -> Result<Client, WebError> {
         .referer(false)
         .connect_timeout(CONNECT)
         .timeout(TOTAL)
+        .pool_idle_timeout(IDLE)
         .user_agent(concat!("cambio/", env!("CARGO_PKG_VERSION")));
     if let (Some(proxy), false) = (reaching.proxy, plain) {
         builder = builder.proxy(Proxy::https(proxy).map_err(setup)?);

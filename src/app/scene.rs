@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     app::Mode,
-    chance::Chance,
+    chance::{Chance, SystemChance},
     clock::{Clock, Instant},
     config::{Config, IssuerConfig, KeysFrom},
     exchange::Scene,
@@ -88,9 +88,8 @@ pub struct Adopted {
 /// # Errors
 /// An issuer can't be set up.
 pub fn preflight(config: &Config, mode: Mode, now: Instant) -> Result<(), SceneError> {
-    let nobody: Arc<dyn ReviewWatch> = Arc::new(Unwatched);
     for issuer in &config.issuers {
-        token_review(issuer, &nobody)?;
+        token_review(issuer, Arc::new(SystemChance), Arc::new(Unwatched))?;
         let KeysFrom::Pinned { file } = &issuer.keys else { continue };
         let refused = |reason| SceneError::Issuer { issuer: issuer.name.to_string(), reason };
         pinned(file, mode, now).map_err(refused)?;
@@ -104,7 +103,8 @@ pub fn preflight(config: &Config, mode: Mode, now: Instant) -> Result<(), SceneE
 /// It can't be set up: the CA file holds no certificate.
 pub fn token_review(
     issuer: &IssuerConfig,
-    watch: &Arc<dyn ReviewWatch>,
+    chance: Arc<dyn Chance>,
+    watch: Arc<dyn ReviewWatch>,
 ) -> Result<Option<Arc<TokenReview>>, SceneError> {
     let Some(wanted) = &issuer.token_review else { return Ok(None) };
     let terms = ReviewTerms {
@@ -116,7 +116,7 @@ pub fn token_review(
         timeout: wanted.timeout,
         max_in_flight: usize::try_from(wanted.max_in_flight).unwrap_or(usize::MAX),
     };
-    let review = TokenReview::of(terms, Arc::clone(watch));
+    let review = TokenReview::of(terms, chance, watch);
     let refused = |reason: String| SceneError::Issuer {
         issuer: issuer.name.to_string(),
         reason: format!("`token_review`: {reason}"),
@@ -160,7 +160,11 @@ pub fn verifier(config: &Config, means: &Means) -> Result<Verifier, SceneError> 
             maximum_age: configured.maximum_age,
             accepted_types: configured.accepted_types.clone(),
             keys,
-            review: token_review(configured, &means.reviews)?,
+            review: token_review(
+                configured,
+                Arc::clone(&means.chance),
+                Arc::clone(&means.reviews),
+            )?,
         });
     }
     let issuers = Issuers::of(issuers).map_err(|clash| SceneError::Issuer {

@@ -13,7 +13,6 @@ use crate::{
     config::{AnchorConfig, Config, TlsConfig},
     mint::examine::Verdict,
     store::Store,
-    subject::review::ReviewWatch,
 };
 
 /// Look at a configuration, its files and the running broker, and say what is wrong
@@ -112,10 +111,11 @@ fn files(config: &Config, findings: &mut Findings) {
 
 /// What the API servers say of us that are asked about tokens: with the broker's own token, whether it runs or not.
 async fn reviews(config: &Config, findings: &mut Findings) {
-    let nobody: Arc<dyn ReviewWatch> = Arc::new(scene::Unwatched);
     for issuer in &config.issuers {
         // What can't be set up was told before: preflight does the same.
-        let Ok(Some(review)) = scene::token_review(issuer, &nobody) else { continue };
+        let review =
+            scene::token_review(issuer, Arc::new(SystemChance), Arc::new(scene::Unwatched));
+        let Ok(Some(review)) = review else { continue };
         let name = format!("token_review:{}", issuer.name);
         match review.examine().await {
             Ok(who) => {

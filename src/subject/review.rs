@@ -5,7 +5,8 @@
 //!
 //! It is asked after every check of ours and after policy has permitted the exchange: a stranger never makes us call out, a pod
 //! that gets nothing does not either, and one workload no more often than its rate limit lets it. An answer is never kept: a yes
-//! of a minute ago is what a signature is already. (The API server itself keeps a yes for ten seconds.)
+//! of a minute ago is what a signature is already. The API server keeps a yes for ten seconds, by token and audiences; so that it
+//! looks anew, no two of our questions name the same audiences ([`Audiences`]).
 
 use std::{
     fmt,
@@ -14,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use reqwest::{
     Client,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue},
@@ -24,6 +26,7 @@ use url::Url;
 
 use super::{Profile, Rejection, UnverifiedToken, key_source::bearer};
 use crate::{
+    chance::Chance,
     grant::IssuerName,
     web::{self, Reaching},
 };
@@ -69,6 +72,7 @@ pub struct TokenReview {
     url: Url,
     client: Client,
     places: Semaphore,
+    chance: Arc<dyn Chance>,
     watch: Arc<dyn ReviewWatch>,
     /// Why the last question had no answer.
     trouble: Mutex<Option<String>>,
@@ -109,7 +113,11 @@ impl TokenReview {
     ///
     /// # Errors
     /// The API server's URL is not https, or the CA file holds no certificate.
-    pub fn of(terms: ReviewTerms, watch: Arc<dyn ReviewWatch>) -> Result<Self, String> {
+    pub fn of(
+        terms: ReviewTerms,
+        chance: Arc<dyn Chance>,
+        watch: Arc<dyn ReviewWatch>,
+    ) -> Result<Self, String> {
         let base = &terms.api_server;
         if base.scheme() != "https" {
             return Err(format!("API server `{base}` is not https: tokens would go in the clear"));
@@ -120,7 +128,7 @@ impl TokenReview {
         let reaching = Reaching { only_ca_file: Some(&terms.ca_file), ..Reaching::default() };
         let client = web::client(&url, reaching).map_err(|error| error.to_string())?;
         let places = Semaphore::new(terms.max_in_flight);
-        Ok(Self { terms, url, client, places, watch, trouble: Mutex::default() })
+        Ok(Self { terms, url, client, places, chance, watch, trouble: Mutex::default() })
     }
 
     /// Why the last question had no answer, if it had none: for readiness.
@@ -142,8 +150,7 @@ impl TokenReview {
     pub async fn examine(&self) -> Result<String, String> {
         let asked = time::timeout(self.terms.timeout, async {
             let own = bearer::read(&self.terms.token_file).await?;
-            // Without an audience of ours: the token is made for the API server.
-            self.post(&UnverifiedToken(own), &[]).await
+            self.post(&UnverifiedToken(own), Audiences::TheServersOwn).await
         });
         let (status, body) = asked.await.map_err(|_| self.late())??;
         answer::who(status, &body)
@@ -192,7 +199,8 @@ impl TokenReview {
         token: &UnverifiedToken,
         expected: &Expected<'_>,
     ) -> Result<Verdict, String> {
-        let (status, body) = self.post(token, &[&self.terms.audience]).await?;
+        let audiences = Audiences::anew(&self.terms.audience, &*self.chance)?;
+        let (status, body) = self.post(token, audiences).await?;
         answer::judge(status, &body, expected)
     }
 
@@ -200,7 +208,7 @@ impl TokenReview {
     async fn post(
         &self,
         token: &UnverifiedToken,
-        audiences: &[&str],
+        audiences: Audiences<'_>,
     ) -> Result<(u16, Vec<u8>), String> {
         let path = &self.terms.token_file;
         let told = |reason: String| format!("our own token: {reason}");
@@ -212,7 +220,7 @@ impl TokenReview {
             .header(AUTHORIZATION, authorization)
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .header(ACCEPT, HeaderValue::from_static("application/json"))
-            .body(question(token, audiences).to_string());
+            .body(question(token, &audiences).to_string());
         let answered = web::send(request, MAXIMUM_ANSWER).await;
         let answered = answered
             .map_err(|error| format!("no answer from `{}`: {error}", self.terms.api_server))?;
@@ -225,10 +233,29 @@ impl TokenReview {
     }
 }
 
-fn question(token: &UnverifiedToken, audiences: &[&str]) -> Value {
-    let mut spec = json!({ "token": token.unverified_text() });
-    if let (false, Some(spec)) = (audiences.is_empty(), spec.as_object_mut()) {
-        spec.insert("audiences".to_owned(), audiences.into());
+/// For whom a token is asked to be good.
+enum Audiences<'a> {
+    /// Ours, and one that nobody has: the API server answers with those that the token carries, which is ours alone.
+    Ours(&'a str, String),
+    /// None named: those of the API server itself.
+    TheServersOwn,
+}
+
+impl<'a> Audiences<'a> {
+    /// Found with a real API server: asked about the same token for the same audiences, it went on saying yes for ten seconds after
+    /// the pod was gone (`k8s.io/apiserver`, package `authentication/token/cache`). A question that it never heard has no kept answer.
+    fn anew(ours: &'a str, chance: &dyn Chance) -> Result<Self, String> {
+        let mut bytes = [0; 16];
+        chance.fill(&mut bytes).map_err(|error| error.to_string())?;
+        Ok(Self::Ours(ours, format!("urn:cambio:review:{}", URL_SAFE_NO_PAD.encode(bytes))))
     }
+}
+
+fn question(token: &UnverifiedToken, audiences: &Audiences<'_>) -> Value {
+    let token = token.unverified_text();
+    let spec = match audiences {
+        Audiences::Ours(ours, new) => json!({ "token": token, "audiences": [ours, new] }),
+        Audiences::TheServersOwn => json!({ "token": token }),
+    };
     json!({ "apiVersion": API_VERSION, "kind": KIND, "spec": spec })
 }

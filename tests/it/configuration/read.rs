@@ -198,7 +198,7 @@ fn problems_of_shape_and_of_meaning_are_told_together_in_the_order_of_the_file()
     cambio.yaml:9:11: issuer name `github` is already taken on line 6
       hint: the name is part of every `sub`: two issuers with one name would be each other
     cambio.yaml:10:5: `colour` is not a key of an issuer
-      hint: expected `name`, `provider`, `issuer`, `audience`, `keys`, `algorithms`, `leeway`, `maximum_lifetime`, `maximum_age` or `accepted_types`
+      hint: expected `name`, `provider`, `issuer`, `audience`, `keys`, `algorithms`, `leeway`, `maximum_lifetime`, `maximum_age`, `accepted_types` or `token_review`
     cambio.yaml:31:19: `public` is `here`, expected an address and a port
       hint: such as `0.0.0.0:8443` or `[::]:8443`: no host names
     ");
