@@ -6,6 +6,7 @@ Needs the folder in which `tests/services/apiserver build FOLDER` has built one,
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -100,11 +101,15 @@ if not all((pathlib.Path(cache) / "bin" / name).exists() for name in ("etcd", "k
     sys.exit(0)
 tally = Tally()
 folder = pathlib.Path(tempfile.mkdtemp(prefix="apiserver-", dir=os.environ.get("CAMBIO_TEST_WORK"))) / "server"
+work = folder.parent.parent
 broker = None
 try:
     started = subprocess.run([SCRIPT, "up", cache, folder], capture_output=True, text=True, timeout=180)
     if started.returncode:
         raise SystemExit(started.stderr)
+    # Where `tests/run` looks for what is to be ended, should this journey be.
+    for name in ("etcd", "kube-apiserver"):
+        shutil.copy(folder / f"{name}.pid", work / f"{folder.parent.name}-{name}.pid")
     described = json.loads(started.stdout)
     cluster = Cluster(described)
     for namespace in ("shop", "cambio"):
@@ -201,4 +206,7 @@ finally:
     if broker:
         broker.stop()
     subprocess.run([SCRIPT, "down", folder], timeout=60, check=False)
+    for left in work.glob(f"{folder.parent.name}-*.pid"):
+        left.unlink()
+    shutil.rmtree(folder.parent, ignore_errors=True)
 tally.end()
