@@ -26,7 +26,7 @@ mod store;
 mod targets;
 
 pub use agent::AgentConfig;
-pub use issuers::{Discovered, IssuerConfig, KeysFrom};
+pub use issuers::{Discovered, IssuerConfig, KeysFrom, TokenReviewConfig};
 pub use keys::{KeysConfig, ProtectorConfig};
 pub use ledger::{AnchorConfig, LedgerConfig};
 pub use limits::{LimitsConfig, Rate};

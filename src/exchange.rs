@@ -18,7 +18,9 @@ use crate::{
     mint::{Behind, Credential, MintError, Minter, Minters, Prepared},
     policy::{Decision, Permit, PolicySet, Wants},
     refusal::Refusal,
-    subject::{MAXIMUM_LEEWAY, UnverifiedToken, VerifiedSubject, verify::Verifier},
+    subject::{
+        ConfirmedSubject, MAXIMUM_LEEWAY, UnverifiedToken, VerifiedSubject, verify::Verifier,
+    },
 };
 
 pub mod actor;
@@ -141,8 +143,20 @@ impl Exchange {
         if csr.is_some() && !minter.takes_csr() {
             return Err(Refusal::BadRequest("`csr` is for targets of kind `x509`".to_owned()));
         }
-        let behind =
-            Behind { exchange_id: request.exchange_id, subject, actor: actor.as_ref(), now, csr };
+        // Threat C16. Last, so that nobody who is refused anyway makes us call out; and not left out, because nothing is minted
+        // for less than a confirmed subject. Nothing is committed yet: after an outage the token is unspent.
+        let confirmed = subject.confirm().await.map_err(Refusal::SubjectToken)?;
+        let confirmed_actor = match &actor {
+            Some(actor) => Some(actor.confirm().await.map_err(Refusal::ActorToken)?),
+            None => None,
+        };
+        let behind = Behind {
+            exchange_id: request.exchange_id,
+            subject: confirmed,
+            actor: confirmed_actor,
+            now,
+            csr,
+        };
         let prepared = minter.prepare(&permit.grant, behind).and_then(|mut prepared| {
             let narrowing = request.narrowing.as_ref();
             narrowing.map_or(Ok(()), |narrowing| prepared.plan.narrow(narrowing))?;
@@ -291,7 +305,8 @@ fn proposal(
         // INVARIANT(replay-window): the token may verify until `exp` + leeway, so forgetting must not come sooner.
         forget_at: subject.expires_at().plus(MAXIMUM_LEEWAY).plus(Duration::from_secs(1)),
     });
-    let mut facts = facts_of(request, subject, behind.actor, grant.policy_digest, behind.now);
+    let actor = behind.actor.map(ConfirmedSubject::verified);
+    let mut facts = facts_of(request, &subject, actor, grant.policy_digest, behind.now);
     facts.shadow = permit.shadow.iter().map(ToString::to_string).collect();
     Proposal { event, facts: Some(facts), spend, lease: prepared.lease.clone(), change: None }
 }

@@ -17,7 +17,7 @@ use crate::{
     id::{ExchangeId, LeaseId},
     ledger::{Hash, LeaseIntent, Recorded},
     secret::Secret,
-    subject::VerifiedSubject,
+    subject::ConfirmedSubject,
     target::Expiry,
 };
 
@@ -48,10 +48,10 @@ pub use signed::JwtPlan;
 pub struct Behind<'a> {
     /// Names the exchange.
     pub exchange_id: ExchangeId,
-    /// The verified workload.
-    pub subject: &'a VerifiedSubject,
+    /// The verified workload, of which its issuer was asked where it has to be (threat C16).
+    pub subject: ConfirmedSubject<'a>,
     /// The verified actor (RFC 8693 section 4.1, `act`), if one came along.
-    pub actor: Option<&'a VerifiedSubject>,
+    pub actor: Option<ConfirmedSubject<'a>>,
     /// The instant of the exchange.
     pub now: Instant,
     /// The certificate request that the caller sent (`csr`), unread: only targets that take one look at it.

@@ -68,7 +68,7 @@ pub(super) async fn run(agent: Agent) -> Result<(), Failure> {
     let reaching = Reaching {
         ca_file: config.ca_file.as_deref(),
         proxy: config.proxy.as_deref(),
-        unix_socket: None,
+        ..Reaching::default()
     };
     let broker = Broker::at(&config.broker, reaching)?;
     let work = Work {

@@ -110,7 +110,7 @@ impl Asking {
         let reaching = Reaching {
             ca_file: self.ca_file.as_deref(),
             proxy: self.proxy.as_deref(),
-            unix_socket: None,
+            ..Reaching::default()
         };
         Ok(Broker::at(url, reaching)?)
     }

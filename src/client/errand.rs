@@ -114,7 +114,7 @@ impl Errand {
                 let reaching = Reaching {
                     ca_file: self.ca_file.as_deref(),
                     proxy: self.proxy.as_deref(),
-                    unix_socket: None,
+                    ..Reaching::default()
                 };
                 let Found { platform, place, token } =
                     ambient::find(wanted, machine, reaching, waiting).await?;

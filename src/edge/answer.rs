@@ -82,6 +82,7 @@ const NO_TARGET: &str = "the target can't be had: see `audience` and `resource`"
 const NO_SCOPE: &str = "the scope is not permitted";
 const NO_LIFETIME: &str = "no lifetime is left that the target can keep";
 const NO_KEYS: &str = "the keys of the token's issuer are not available";
+const NO_REVIEW: &str = "the token's issuer can't be asked about it now";
 
 /// The public answer to `refusal`.
 #[must_use]
@@ -111,6 +112,11 @@ fn oauth(refusal: &Refusal, front: Front) -> Answer {
         },
         Refusal::SubjectToken(Rejection::KeysUnavailable { .. })
         | Refusal::ActorToken(Rejection::KeysUnavailable { .. }) => outage(NO_KEYS, Some(LATER)),
+        // Nothing was committed: the token is unspent.
+        Refusal::SubjectToken(Rejection::ReviewUnavailable { .. })
+        | Refusal::ActorToken(Rejection::ReviewUnavailable { .. }) => {
+            outage(NO_REVIEW, Some(LATER))
+        }
         // One answer for every way in which a token can be bad (threat J28).
         Refusal::SubjectToken(
             Rejection::Malformed(_)
@@ -118,7 +124,8 @@ fn oauth(refusal: &Refusal, front: Front) -> Answer {
             | Rejection::UnknownIssuer { .. }
             | Rejection::NoKey { .. }
             | Rejection::Signature { .. }
-            | Rejection::Claim { .. },
+            | Rejection::Claim { .. }
+            | Rejection::NotStanding { .. },
         ) => bad(StatusCode::BAD_REQUEST, front.bad_token(), TOKEN_REFUSED),
         Refusal::ActorToken(
             Rejection::Malformed(_)
@@ -126,7 +133,8 @@ fn oauth(refusal: &Refusal, front: Front) -> Answer {
             | Rejection::UnknownIssuer { .. }
             | Rejection::NoKey { .. }
             | Rejection::Signature { .. }
-            | Rejection::Claim { .. },
+            | Rejection::Claim { .. }
+            | Rejection::NotStanding { .. },
         ) => bad(StatusCode::BAD_REQUEST, front.bad_token(), "the actor token was not accepted"),
         Refusal::Actor(_) => bad(
             StatusCode::BAD_REQUEST,

@@ -50,6 +50,13 @@ struct IssuerLabel {
     issuer: String,
 }
 
+/// `cambio_token_reviews_total`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReviewLabels {
+    issuer: String,
+    outcome: &'static str,
+}
+
 /// An anchor is named by the configuration too.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AnchorLabel {
@@ -80,6 +87,8 @@ pub struct Metrics {
     connections: Family<Surface, Gauge>,
     connections_refused: Family<Reason, Counter>,
     unaccounted_claims: Family<IssuerLabel, Counter>,
+    token_reviews: Family<ReviewLabels, Counter>,
+    token_review_duration: Histogram,
     leases: Family<LeaseLabels, Gauge<u64, AtomicU64>>,
     leases_due: Family<TargetLabel, Gauge<u64, AtomicU64>>,
     lease_trouble: Family<TargetLabel, Gauge>,
@@ -200,6 +209,17 @@ impl Metrics {
                 "unaccounted_claims",
                 "Tokens with a claim that the issuer's preset does not know",
                 Family::default()
+            ),
+            token_reviews: metric!(
+                "token_reviews",
+                "Questions to an API server whether a token stands, by outcome",
+                Family::default()
+            ),
+            token_review_duration: metric!(
+                "token_review_duration",
+                "From such a question to its answer, or to giving up",
+                Seconds,
+                seconds()
             ),
             leases: metric!("leases", "Live leases, by target and state", Family::default()),
             leases_due: metric!(
@@ -368,6 +388,13 @@ impl Metrics {
     /// A connection was closed unserved: `total`, `per_address`, `handshake`, `accept`.
     pub fn connection_refused(&self, reason: &'static str) {
         self.connections_refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// The API server of `issuer` was asked about a token: `stands`, `refused`, `unavailable`, `shed`.
+    pub fn token_reviewed(&self, issuer: &IssuerName, outcome: &'static str, took: Duration) {
+        let labels = ReviewLabels { issuer: issuer.to_string(), outcome };
+        self.token_reviews.get_or_create(&labels).inc();
+        self.token_review_duration.observe(took.as_secs_f64());
     }
 
     /// A token of `issuer` had a claim that its preset does not know.

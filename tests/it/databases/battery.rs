@@ -164,7 +164,7 @@ impl Bench {
         let now = self.mint.bench.clock_now();
         Behind {
             exchange_id: ExchangeId::make(now, &SystemChance).unwrap(),
-            subject,
+            subject: subject.unasked().unwrap(),
             actor: None,
             csr: None,
             now,

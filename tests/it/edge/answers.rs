@@ -49,7 +49,12 @@ fn bad_tokens() -> Vec<Rejection> {
         Rejection::NoKey { issuer: issuer(), reason: "secret cause".to_owned() },
         Rejection::Signature { issuer: issuer(), kid: "secret".to_owned() },
         Rejection::Claim { issuer: issuer(), claim: "aud".to_owned(), reason: "x".to_owned() },
+        Rejection::NotStanding { issuer: issuer(), reason: "secret cause".to_owned() },
     ]
+}
+
+fn not_asked() -> Rejection {
+    Rejection::ReviewUnavailable { issuer: issuer(), reason: "secret cause".to_owned() }
 }
 
 /// (refusal, answer to token exchange, code for jwt-bearer where it differs).
@@ -107,6 +112,16 @@ fn table() -> Vec<(Refusal, &'static str, Option<&'static str>)> {
         (
             Refusal::ActorToken(outage("dns")),
             "503 temporarily_unavailable: the keys of the token's issuer are not available, again in 5 s",
+            None,
+        ),
+        (
+            Refusal::SubjectToken(not_asked()),
+            "503 temporarily_unavailable: the token's issuer can't be asked about it now, again in 5 s",
+            None,
+        ),
+        (
+            Refusal::ActorToken(not_asked()),
+            "503 temporarily_unavailable: the token's issuer can't be asked about it now, again in 5 s",
             None,
         ),
         (

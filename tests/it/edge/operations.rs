@@ -116,6 +116,7 @@ fn the_metrics_are_documented() {
     metrics.connected("public");
     metrics.connection_refused("total");
     metrics.unaccounted_claim(&github);
+    metrics.token_reviewed(&github, "stands", Duration::from_millis(1));
     let target = "postgres/orders".into();
     metrics.leases([(&target, "active", 3, 1)].into_iter(), [&target].into_iter());
     metrics.lease_ended(Duration::from_secs(1));
