@@ -17,6 +17,7 @@ mod http;
 mod keys;
 mod leases;
 mod ledger;
+mod notify;
 mod policy;
 mod render;
 mod serve;

@@ -6,7 +6,11 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 
-use super::{Failure, config, harden::harden};
+use super::{
+    Failure, config,
+    harden::{self, harden},
+    notify::{self, State},
+};
 use crate::{
     app::{self, Existing, Mode, StartError},
     clock::SystemClock,
@@ -31,6 +35,7 @@ pub(super) struct Serve {
 
 pub(super) async fn run(serve: Serve) -> Result<(), Failure> {
     harden()?;
+    harden::ours_to_serve(&serve.config)?;
     let config = config::load(&serve.config)?;
     let format = match config.log.format {
         LogFormat::Json => Format::Json,
@@ -40,11 +45,13 @@ pub(super) async fn run(serve: Serve) -> Result<(), Failure> {
         config.log.otlp.clone().map(|url| Collector { url, clock: Arc::new(SystemClock) });
     let traces = telemetry::start(format, config.log.level.as_str(), collector);
     let traces = traces.map_err(Failure::usage)?;
+    harden::tell();
     // Before anything starts: a signal that comes now must drain too.
     let mut signals = Signals::listen()?;
     let existing = if serve.create { Existing::Created } else { Existing::Required };
     let running = app::start(config, Some(serve.config), Mode::Serve, existing);
     let running = running.await.map_err(|error| not_started(&error))?;
+    notify::tell(State::Ready);
     loop {
         let asked = tokio::select! {
             asked = signals.next() => asked,
@@ -56,6 +63,7 @@ pub(super) async fn run(serve: Serve) -> Result<(), Failure> {
         };
         match asked {
             Asked::End => {
+                notify::tell(State::Stopping);
                 info!("draining: nothing new is accepted, what is committed is finished");
                 running.drain().await;
                 traces.flush().await;
