@@ -23,9 +23,11 @@ use crate::owner;
 /// read, and, where the machine lets us, no page of ours on a swap disk. One key is thought to have left its owner through a
 /// crash dump (Storm-0558).
 ///
+/// Says whether the memory is locked: that alone may fail, because many machines do not swap at all.
+///
 /// # Errors
 /// The system refuses: then it is not a place for keys.
-pub(super) fn harden() -> Result<(), Failure> {
+pub(super) fn harden() -> Result<bool, Failure> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none).map_err(refused("core dumps can't be forbidden"))?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
@@ -34,11 +36,8 @@ pub(super) fn harden() -> Result<(), Failure> {
     umask(Mode::RWXG | Mode::RWXO);
     // Only without a limit: under one, a page more than it allows would be memory that can't be had. As pages are touched, so
     // that reserved memory (stacks, arenas) costs nothing.
-    if getrlimit(Resource::Memlock).current.is_none() {
-        let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
-        mlockall(all).map_err(refused("memory can't be locked, though nothing limits it"))?;
-    }
-    Ok(())
+    let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    Ok(getrlimit(Resource::Memlock).current.is_none() && mlockall(all).is_ok())
 }
 
 /// Others than its owner may write to the configuration: then they say who gets what. `config check` only warns of the group,
@@ -58,7 +57,7 @@ pub(super) fn ours_to_serve(config: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What holds, asked of the system rather than remembered.
+/// What holds: asked of the system rather than remembered, but for the lock.
 #[derive(Clone, Copy, Debug)]
 struct Held {
     core_dumps: bool,
@@ -71,14 +70,14 @@ struct Held {
 }
 
 impl Held {
-    fn now() -> Self {
+    fn now(memory_locked: bool) -> Self {
         let may = capabilities(None).map(|held| held.effective | held.permitted);
         Self {
             core_dumps: getrlimit(Resource::Core).current != Some(0),
             dumpable: dumpable_behavior()
                 .map_or(true, |found| found != DumpableBehavior::NotDumpable),
             new_privileges: !no_new_privs().unwrap_or(false),
-            memory_locked: getrlimit(Resource::Memlock).current.is_none(),
+            memory_locked,
             system_calls_filtered: secure_computing_mode()
                 .is_ok_and(|found| found == SecureComputingMode::Filter),
             capabilities: may.map_or(true, |may| may != CapabilitySet::empty()),
@@ -112,8 +111,8 @@ impl fmt::Display for Held {
 }
 
 /// One line that says what holds, and a loud one if we are root.
-pub(super) fn tell() {
-    let held = Held::now();
+pub(super) fn tell(memory_locked: bool) {
+    let held = Held::now(memory_locked);
     info!(process.root = held.root, "this process: {held}");
     if held.root {
         warn!(

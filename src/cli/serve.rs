@@ -34,7 +34,7 @@ pub(super) struct Serve {
 }
 
 pub(super) async fn run(serve: Serve) -> Result<(), Failure> {
-    harden()?;
+    let memory_locked = harden()?;
     harden::ours_to_serve(&serve.config)?;
     let config = config::load(&serve.config)?;
     let format = match config.log.format {
@@ -45,7 +45,7 @@ pub(super) async fn run(serve: Serve) -> Result<(), Failure> {
         config.log.otlp.clone().map(|url| Collector { url, clock: Arc::new(SystemClock) });
     let traces = telemetry::start(format, config.log.level.as_str(), collector);
     let traces = traces.map_err(Failure::usage)?;
-    harden::tell();
+    harden::tell(memory_locked);
     // Before anything starts: a signal that comes now must drain too.
     let mut signals = Signals::listen()?;
     let existing = if serve.create { Existing::Created } else { Existing::Required };

@@ -15,6 +15,7 @@ import hcl2
 import yaml
 
 from support import CAMBIO, ROOT, Broker, Tally
+from units import calls_of, settings
 
 tally = Tally()
 work = pathlib.Path(__import__("tempfile").mkdtemp(prefix="deploy-", dir=os.environ.get("CAMBIO_TEST_WORK")))
@@ -31,28 +32,6 @@ def have(*tools):
             tally.skip(f"{tool} is not here")
             return False
     return True
-
-
-def settings(unit, key):
-    return [line.split("=", 1)[1] for line in unit.read_text().splitlines() if line.startswith(f"{key}=")]
-
-
-def calls_of(unit):
-    """The system calls that a unit's `SystemCallFilter=` lines leave, by systemd's own groups."""
-
-    def members(word):
-        if not word.startswith("@"):
-            return {word}
-        listed = run("systemd-analyze", "syscall-filter", word).stdout.splitlines()
-        inside = [line.strip() for line in listed if line.startswith("    ") and not line.strip().startswith("#")]
-        return set().union(*(members(found) for found in inside)) if inside else set()
-
-    allowed = members("@default")
-    for line in settings(unit, "SystemCallFilter"):
-        forbids = line.startswith("~")
-        words = set().union(*(members(word) for word in line.lstrip("~").split()))
-        allowed = allowed - words if forbids else allowed | words
-    return allowed
 
 
 def units():
@@ -83,8 +62,18 @@ def system_calls():
     families = set(settings(unit, "RestrictAddressFamilies")[0].split())
     broker = Broker()
     trace = work / "trace"
+    strace = ["strace", "-f", "-qq", "-e", "signal=none", "-o", str(trace)]
+    binary = None
+    if os.geteuid() == 0:
+        # As the unit runs it: not as root, for whom SQLite gives files away.
+        binary = work / "cambio"
+        shutil.copy(CAMBIO, binary)
+        for folder in (work, work.parent):
+            folder.chmod(folder.stat().st_mode | 0o011)
+        run("chown", "-R", "nobody:", broker.folder, check=True)
+        strace += ["-u", "nobody"]
     try:
-        broker.start(deadline=60.0, prefix=["strace", "-f", "-qq", "-e", "signal=none", "-o", str(trace)])
+        broker.start(deadline=60.0, prefix=strace, binary=binary)
         granted = broker.exchange(broker.issuer.token()).status_code
         broker.exchange("no.token.atall")
         pid = int(run("pgrep", "-P", broker.process.pid).stdout.split()[0])
@@ -130,14 +119,19 @@ def start():
     manager.bind(str(work / "notify"))
     manager.settimeout(10)
     os.environ["NOTIFY_SOCKET"] = str(work / "notify")
+    unlimited = ["prlimit", "--memlock=unlimited"]
+    unlimited = unlimited if shutil.which("prlimit") and run(*unlimited, "true").returncode == 0 else []
     try:
-        broker.start(prefix=["prlimit", "--memlock=unlimited"] if shutil.which("prlimit") else [])
+        broker.start(prefix=unlimited)
         heard = manager.recv(100).decode()
         tally.check("the service manager is told when it serves", heard.startswith("READY=1\n"), heard)
         status = pathlib.Path(f"/proc/{broker.process.pid}/status").read_text()
         field = lambda name: int(re.search(rf"^{name}:\s+(\d+)", status, re.M)[1])
         tally.check("k12 no new privileges", field("NoNewPrivs") == 1, status)
-        tally.check("k12 memory is locked where nothing limits it", field("VmLck") > 0 or not shutil.which("prlimit"), status)
+        if unlimited:
+            tally.check("k12 memory is locked where nothing limits it", field("VmLck") > 0, status)
+        else:
+            tally.skip("this machine lets nobody lift the limit of locked memory")
         print(f"        VmRSS {field('VmRSS') // 1024} MiB, VmLck {field('VmLck') // 1024} MiB after the start")
         broker.process.terminate()
         heard = manager.recv(100).decode()
@@ -149,8 +143,9 @@ def start():
         broker.stop()
     log = (broker.folder / "broker.log").read_text()
     held = next((line for line in log.splitlines() if "this process:" in line), "")
+    swaps = "memory never swapped" if unlimited else "memory may be swapped"
     tally.check("one line of the log tells what hardening holds",
-                "no core dumps, not dumpable, no new privileges, umask 0077, memory never swapped" in held, held or log[:400])
+                f"no core dumps, not dumpable, no new privileges, umask 0077, {swaps}" in held, held or log[:400])
     tally.check("root is told off loudly, and nobody else", ("runs as root" in log) == (os.geteuid() == 0))
 
 
@@ -254,7 +249,8 @@ def dashboard():
             wrong += [(panel["title"], f"legend of {name}") for name in named - labels - {"instance"}]
     tally.check("panels name only metrics and labels that there are", not wrong, wrong)
     tally.check("and only variables that there are", not bad_variables, bad_variables)
-    unseen = {name for name in known if not name.endswith(("_sum", "_count")) and not any(name in it for it in expressions)}
+    families = {re.sub("_(bucket|sum|count)$", "", name) for name in known}
+    unseen = {name for name in families if not any(name in it for it in expressions)}
     tally.check("every metric is on the dashboard", not unseen, unseen)
     if have("promtool"):
         # PromQL, judged by Prometheus itself, with the variables filled in.

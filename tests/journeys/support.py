@@ -124,9 +124,9 @@ class Broker:
         self.process = None
         self.created = False
 
-    def start(self, deadline=15.0, prefix=()):
+    def start(self, deadline=15.0, prefix=(), binary=None):
         """Starts the broker, behind `prefix`, and waits until it says that it is ready. Returns the seconds that took."""
-        command = [*prefix, CAMBIO, "serve", "--config", str(self.folder / "cambio.yaml")]
+        command = [*prefix, str(binary or CAMBIO), "serve", "--config", str(self.folder / "cambio.yaml")]
         if not self.created:
             command.append("--create")
             self.created = True
