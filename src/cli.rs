@@ -20,6 +20,7 @@ mod http;
 mod keys;
 mod leases;
 mod ledger;
+mod notify;
 mod policy;
 mod render;
 mod serve;

@@ -44,6 +44,7 @@ use self::{files::Need, reader::Reader};
 use crate::{
     grant::IssuerName,
     keys::schedule::Terms,
+    owner,
     subject::{Preset, issuers::IssuerUrl},
     target::{TargetClash, Targets},
     yaml::{self, Field, Fields, Place, Problem, Shape},
@@ -237,6 +238,10 @@ fn judge(file: &str, text: &str, base: &Path, on_disk: Option<&Path>) -> Judged 
         if files::anyone_may_write(path) {
             let problem = at_the_top(file, "anyone may write to the configuration");
             reader.problems.push(problem.hint("chmod o-w it"));
+        } else if owner::others_may_write(path).unwrap_or(false) {
+            // A checkout may be so, where nothing is served: `cambio serve` refuses it.
+            let problem = at_the_top(file, "its group may write to the configuration");
+            reader.warnings.push(problem.hint("`cambio serve` refuses it so: chmod go-w it"));
         }
         files::check(&mut reader);
         if let Some(config) = &config {

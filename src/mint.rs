@@ -203,6 +203,20 @@ pub enum MintError {
     Internal(String),
 }
 
+impl MintError {
+    /// How the target itself failed, as a word for metrics; nothing where the request or the instance is what failed.
+    #[must_use]
+    pub const fn at_the_target(&self) -> Option<&'static str> {
+        if matches!(self, Self::Busy(_)) {
+            return Some("busy");
+        }
+        if matches!(self, Self::Refused(_)) {
+            return Some("refused");
+        }
+        if matches!(self, Self::Unknown(_)) { Some("unknown") } else { None }
+    }
+}
+
 /// What of a request a target can't take.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum Unsuited {

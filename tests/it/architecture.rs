@@ -16,6 +16,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     // Leaves that read what comes from outside: bounded JSON, bounded HTTP.
     ("json", &[]),
     ("web", &[]),
+    // Who else may read or change a file.
+    ("owner", &[]),
     ("grant", &[]),
     // What runs in a job knows nothing of the server.
     ("client", &["chance", "clock", "json", "secret", "web"]),
@@ -27,7 +29,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("policy", &["clock", "grant", "subject", "target", "yaml"]),
     ("lease", &["chance", "clock", "grant", "id", "ledger"]),
     ("ledger", &["chance", "clock", "grant", "id", "policy", "secret", "subject"]),
-    ("protector", &["secret"]),
+    ("protector", &["owner", "secret"]),
     ("keys", &["chance", "clock", "grant", "ledger", "protector", "secret", "subject"]),
     (
         "mint",
@@ -77,8 +79,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     (
         "config",
         &[
-            "client", "clock", "grant", "json", "holder", "keys", "mint", "policy", "subject",
-            "target", "web", "yaml",
+            "client", "clock", "grant", "json", "holder", "keys", "mint", "owner", "policy",
+            "subject", "target", "web", "yaml",
         ],
     ),
     ("sandbox", &["chance", "clock", "secret", "subject"]),

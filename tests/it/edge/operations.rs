@@ -121,6 +121,8 @@ fn the_metrics_are_documented() {
     metrics.leases([(&target, "active", 3, 1)].into_iter(), [&target].into_iter());
     metrics.lease_ended(Duration::from_secs(1));
     metrics.lease_failed(&target, "unreachable");
+    metrics.target_failed(&target, "busy");
+    metrics.certificate_ends(NOW);
     let text = metrics.text().unwrap();
     let mut exposed: Vec<&str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
