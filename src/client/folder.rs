@@ -3,7 +3,6 @@
 //! in other PID namespaces as well.
 
 use std::{
-    env::temp_dir,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
@@ -141,7 +140,8 @@ fn place(environment: &Environment) -> PathBuf {
     // Others may read names in it, not more; but who may write there may put a link in our way.
     let own = own.filter(|path| path.is_absolute() && is_ours(path));
     let memory = own.into_iter().chain([PathBuf::from("/dev/shm")]);
-    memory.filter(|path| is_memory(path)).find(|path| is_writable(path)).unwrap_or_else(temp_dir)
+    let found = memory.filter(|path| is_memory(path)).find(|path| is_writable(path));
+    found.unwrap_or_else(|| environment.find("TMPDIR").unwrap_or("/tmp").into())
 }
 
 fn is_ours(path: &Path) -> bool {

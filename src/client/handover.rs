@@ -88,6 +88,7 @@ const OF_POSTGRES: &[&str] = &[
     "PGSERVICEFILE",
     "PGSSLMODE",
     "DATABASE_URL",
+    "DATABASE_URL_FILE",
 ];
 const OF_MYSQL: &[&str] = &[
     "MYSQL_HOST",
@@ -96,23 +97,40 @@ const OF_MYSQL: &[&str] = &[
     "MYSQL_DATABASE",
     "MYSQL_USER",
     "MYSQL_PWD",
+    "CAMBIO_MYSQL_FILE",
     "DATABASE_URL",
+    "DATABASE_URL_FILE",
 ];
-const OF_REDIS: &[&str] = &["REDIS_URL", "REDISCLI_AUTH"];
+/// Redis, and what has no variables of its own.
+const OF_OTHERS: &[&str] = &[
+    "CAMBIO_HOST",
+    "CAMBIO_PORT",
+    "CAMBIO_DATABASE",
+    "CAMBIO_USER",
+    "CAMBIO_PASSWORD",
+    "DATABASE_URL",
+    "DATABASE_URL_FILE",
+    "REDIS_URL",
+    "REDIS_URL_FILE",
+    "REDISCLI_AUTH",
+];
 
 /// Variables that a child must not inherit: they would win over what it is given, or be mixed with it.
 #[must_use]
-pub fn superseded(credential: &Credential) -> &'static [&'static str] {
-    match credential {
-        Credential::Aws(_) => OF_AWS,
-        Credential::Login(login) => match login.kind.as_str() {
+pub fn superseded(part: &Part<'_>) -> Vec<String> {
+    let fixed = match part.now.map(|issued| &issued.credential) {
+        Some(Credential::Aws(_)) => OF_AWS,
+        Some(Credential::Login(login)) => match login.kind.as_str() {
             "postgres" => OF_POSTGRES,
             "mysql" => OF_MYSQL,
-            "redis" => OF_REDIS,
-            _ => &["DATABASE_URL"],
+            _ => OF_OTHERS,
         },
-        Credential::Token(_) | Credential::Other(_) => &[],
-    }
+        Some(Credential::Token(_)) => {
+            return vec![part.name.to_owned(), format!("{}_FILE", part.name)];
+        }
+        Some(Credential::Other(_)) | None => &[],
+    };
+    fixed.iter().map(|name| (*name).to_owned()).collect()
 }
 
 /// What a child's environment holds of `parts`.

@@ -19,6 +19,7 @@ mod endpoint;
 mod exchange;
 mod exec;
 mod formats;
+mod handover;
 mod runner;
 
 /// Tries a few times, within two seconds, without waiting long.

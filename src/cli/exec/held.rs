@@ -140,9 +140,8 @@ impl Held {
     }
 
     /// Variables that the command must not inherit.
-    pub(super) fn superseded(&self) -> impl Iterator<Item = &'static str> {
-        let credentials = self.tended.iter().filter_map(|one| one.now.as_ref());
-        credentials.flat_map(|issued| handover::superseded(&issued.credential).iter().copied())
+    pub(super) fn superseded(&self) -> Vec<String> {
+        self.parts().iter().flat_map(handover::superseded).collect()
     }
 
     /// All of it in variables.
