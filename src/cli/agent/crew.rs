@@ -154,7 +154,7 @@ impl Crew {
             match keeper.await {
                 Ok(alive) => leases.extend(alive),
                 Err(error) => {
-                    warn!("a keeper ended badly, and its leases end by themselves: {error}")
+                    warn!("a keeper ended badly, and its leases end by themselves: {error}");
                 }
             }
         }
