@@ -132,17 +132,11 @@ impl Ward {
                 ended = on_change.run(&self.name) => ended,
             };
             self.counters.ran(&self.name, ended.is_ok());
+            let name = &self.name;
             match ended {
-                Ok(()) => {
-                    info!(credential.name = self.name, "the command of `{}` is done", self.name)
-                }
+                Ok(()) => info!(credential.name = name, "the command of `{name}` is done"),
                 // Tried again with the next credential: a reload that fails must not keep this one from those who can use it.
-                Err(why) => {
-                    warn!(
-                        credential.name = self.name,
-                        "the command of `{}` failed: {why}", self.name
-                    );
-                }
+                Err(why) => warn!(credential.name = name, "the command of `{name}` failed: {why}"),
             }
         }
     }

@@ -99,13 +99,11 @@ pub fn place(
     trusted: bool,
 ) -> Result<Written, ClientError> {
     let (folder, name) = folder_of(path, trusted)?;
-    if let Some(found) = stat(&folder, name, path)?
-        && FileType::from_raw_mode(found.st_mode) != FileType::RegularFile
+    let there = stat(&folder, name, path)?.map(|found| FileType::from_raw_mode(found.st_mode));
+    if let Some(kind) = there
+        && kind != FileType::RegularFile
     {
-        let what = match FileType::from_raw_mode(found.st_mode) {
-            FileType::Symlink => "a symbolic link",
-            _ => "no regular file",
-        };
+        let what = if kind == FileType::Symlink { "a symbolic link" } else { "no regular file" };
         return Err(refused(path, format_args!("is {what}, expected a file or nothing"))
             .hint("name the file itself: a credential follows no link"));
     }

@@ -19,7 +19,7 @@ const PREFIX: &str = "cambio-exec.";
 /// Whoever holds it lives.
 const LOCK: &str = "lock";
 /// `TMPFS_MAGIC` of statfs(2).
-const TMPFS: i64 = 0x0102_1994;
+const TMPFS: u64 = 0x0102_1994;
 
 /// A folder of mode 0700. It goes when it is dropped.
 #[derive(Debug)]
@@ -151,7 +151,7 @@ fn is_ours(path: &Path) -> bool {
 }
 
 fn is_memory(path: &Path) -> bool {
-    statfs(path).is_ok_and(|found| i64::try_from(found.f_type) == Ok(TMPFS))
+    statfs(path).is_ok_and(|found| u64::try_from(found.f_type) == Ok(TMPFS))
 }
 
 fn is_writable(path: &Path) -> bool {
@@ -170,7 +170,7 @@ fn sweep(parent: &Path) {
         let path = entry.path();
         // `/dev/shm` is everybody's: what others put there under our name is theirs.
         let private = fs::symlink_metadata(&path).is_ok_and(|found| {
-            found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & 0o077 == 0
+            found.is_dir() && found.uid() == geteuid().as_raw() && found.mode() & 0o777 == 0o700
         });
         if private && is_dead(&path) {
             let _ = fs::remove_dir_all(&path);

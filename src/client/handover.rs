@@ -1,6 +1,8 @@
 //! What a child process is given: variables, or files that can be replaced while it runs. Pure: what lies where is decided here,
 //! and written by `cli`.
 
+use std::fmt::Write as _;
+
 use super::{
     ClientError, Credential, Issued,
     credential::{AwsSession, Login},
@@ -330,13 +332,14 @@ fn option_file(login: &Login) -> Result<Secret, ClientError> {
                     "the login's {key} holds a quote or a backslash, which option files spell in different ways"
                 )));
             }
-            out.push_str(&format!("{key}=\"{}\"\n", lineless(value)?));
+            // Writing to a String can't fail.
+            let _ = writeln!(out, "{key}=\"{}\"", lineless(value)?);
         }
     }
     if let Some(database) = &login.database {
         // Programs that know no `database` end at one under `[client]`.
         for program in ["mysql", "mariadb-client"] {
-            out.push_str(&format!("[{program}]\ndatabase=\"{}\"\n", lineless(database)?));
+            let _ = writeln!(out, "[{program}]\ndatabase=\"{}\"", lineless(database)?);
         }
     }
     Ok(Secret::from(out))

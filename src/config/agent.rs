@@ -289,14 +289,12 @@ fn trusted(map: &Node) -> bool {
 fn readers(reader: &mut Reader<'_>, map: &Node) -> ReadersConfig {
     let group = map.find("group");
     let number = group.and_then(Node::integer).and_then(|number| u32::try_from(number).ok());
-    match map.find("readers").and_then(Node::text) {
-        Some("group") => ReadersConfig::Group(number),
-        _ => {
-            if let Some(node) = group {
-                let message = "`group` stands beside `readers: owner`";
-                reader.refuse(node.place, message, "write `readers: group`");
-            }
-            ReadersConfig::Owner
-        }
+    if map.find("readers").and_then(Node::text) == Some("group") {
+        return ReadersConfig::Group(number);
     }
+    if let Some(node) = group {
+        let message = "`group` stands beside `readers: owner`";
+        reader.refuse(node.place, message, "write `readers: group`");
+    }
+    ReadersConfig::Owner
 }

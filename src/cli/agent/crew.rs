@@ -27,6 +27,7 @@ use crate::{
         AgentConfig,
         agent::{CommandConfig, EndpointConfig, FileConfig, KeptConfig, ReadersConfig},
     },
+    secret::Secret,
 };
 
 /// Everything that runs.
@@ -50,6 +51,17 @@ impl Crew {
             stop: CancellationToken::new(),
             renew: Arc::new(Notify::new()),
             token_file: None,
+        };
+        // Nor does whoever can't write down what SDKs must show.
+        let token = match &config.credentials_at {
+            Some(listen) => {
+                let token = aws::draw_token(&SystemChance)?;
+                let readers = readers(listen.readers);
+                let written = files::place(&listen.token_file, &token, readers, listen.trusted)?;
+                crew.token_file = Some(written);
+                Some(token)
+            }
+            None => None,
         };
         let counters = Arc::new(Counters::default());
         let turn = Arc::new(Mutex::new(()));
@@ -78,7 +90,7 @@ impl Crew {
             };
             crew.tasks.spawn(ward.tend(crew.stop.clone()));
         }
-        if let Err(error) = crew.serve(doors, config, &board, counters) {
+        if let Err(error) = crew.serve(doors, token, config, &board, counters) {
             // Nothing was handed out, but something may be on its way.
             end(crew.end().await, &work.broker).await;
             return Err(error.into());
@@ -87,8 +99,9 @@ impl Crew {
     }
 
     fn serve(
-        &mut self,
+        &self,
         doors: Doors,
+        token: Option<Secret>,
         config: &AgentConfig,
         board: &[Served],
         counters: Arc<Counters>,
@@ -97,11 +110,7 @@ impl Crew {
             let at = listener.local_addr().map_err(ClientError::unreachable)?;
             Ok::<_, ClientError>(Desk { at, clock: Arc::new(SystemClock) })
         };
-        if let (Some(listener), Some(listen)) = (doors.aws, &config.credentials_at) {
-            let token = aws::draw_token(&SystemChance)?;
-            let readers = readers(listen.readers);
-            let written = files::place(&listen.token_file, &token, readers, listen.trusted)?;
-            self.token_file = Some(written);
+        if let (Some(listener), Some(token)) = (doors.aws, token) {
             let with = config.credentials.iter().zip(board);
             let served =
                 with.filter(|(one, _)| one.endpoint == Some(EndpointConfig::Aws)).map(|(_, b)| b);
@@ -145,7 +154,7 @@ impl Crew {
             match keeper.await {
                 Ok(alive) => leases.extend(alive),
                 Err(error) => {
-                    warn!("a keeper ended badly, and its leases end by themselves: {error}")
+                    warn!("a keeper ended badly, and its leases end by themselves: {error}");
                 }
             }
         }
