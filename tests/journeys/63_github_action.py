@@ -316,10 +316,10 @@ try:
     code, _ = made.uses(ACTION, broker=stand_in.url, audience="any", deadline="3s")
     tally.check("an authority that nobody knows is refused, whatever a variable says", code == 1 and not made.set and not stand_in.asked
                 and "name that one with `ca-file`" in made.told("error"), made.text())
-    made = job()
+    made = job(HTTP_PROXY="http://127.0.0.1:1", HTTPS_PROXY="http://127.0.0.1:1", https_proxy="http://127.0.0.1:1", NODE_USE_ENV_PROXY="1")
     (made.folder / "work" / "ca.pem").write_text((folder / "ca.pem").read_text())
     code, _ = made.uses(ACTION, broker=stand_in.url, audience="any", ca_file="ca.pem")
-    tally.check("one that `ca-file` names is trusted", code == 0 and made.set.get("PGUSER") == "u", made.text())
+    tally.check("one that `ca-file` names is trusted, and no proxy that a variable names is taken", code == 0 and made.set.get("PGUSER") == "u", made.text())
     (made.folder / "work" / "ca.pem").unlink()
     codes = made.end()
     tally.check("and in the post step too, where the checkout is gone", codes == [0] and "lease `ls_1` has ended" in made.text(), made.text())

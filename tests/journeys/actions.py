@@ -1,12 +1,14 @@
 """A GitHub Actions runner as far as a JavaScript action can see one: inputs, files, commands, masks, state, post steps. And the
 two servers that a job meets: the endpoint that hands out its token, and a broker that says whatever a test wants it to."""
 
+import atexit
 import http.server
 import json
 import os
 import pathlib
 import re
 import secrets
+import shutil
 import signal
 import ssl
 import subprocess
@@ -25,6 +27,7 @@ class Job:
 
     def __init__(self, **variables):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="job-", dir=os.environ.get("CAMBIO_TEST_WORK")))
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
         (self.folder / "temp").mkdir()
         (self.folder / "work").mkdir()
         self.variables = {

@@ -66,7 +66,9 @@ const hidden = new Set()
  */
 export const mask = (secret) => {
   const lines = secret.split(/[\r\n]+/u)
-  for (const part of [secret, ...lines, encodeURIComponent(secret.toWellFormed())]) {
+  // Half a surrogate pair has no spelling in a URI.
+  const spelled = encodeURIComponent(secret.replace(/\p{Surrogate}/gu, '\ufffd'))
+  for (const part of [secret, ...lines, spelled]) {
     if (!part.trim() || hidden.has(part)) continue
     hidden.add(part)
     command('add-mask', part)
