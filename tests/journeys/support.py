@@ -121,6 +121,8 @@ class Broker:
                 operations=self.operations_port, targets=targets,
             )
         )
+        # Whatever the umask is: `serve` refuses what its group may write to.
+        (self.folder / "cambio.yaml").chmod(0o644)
         self.process = None
         self.created = False
 
