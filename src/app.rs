@@ -142,6 +142,7 @@ pub async fn start(
     preflight(&config, mode, clock.now())?;
     let books = books::open(&config, existing, &clock, &chance).await?;
     let tasks = TaskTracker::new();
+    let metrics = Arc::new(Metrics::new());
     let means = Means {
         clock: Arc::clone(&clock),
         chance: Arc::clone(&chance),
@@ -150,12 +151,12 @@ pub async fn start(
         outbound: Arc::new(Outbound::default()),
         known: KnownKeys::default(),
         held: Arc::default(),
+        reviews: Arc::new(seams::ReviewMetrics(Arc::clone(&metrics))),
         mode,
     };
     let (adopted, trouble) = first_policies(&config, &means, &books)?;
     let rollup = Arc::new(Rollup::default());
     let makers = targets::makers(&config, &means)?;
-    let metrics = Arc::new(Metrics::new());
     let ledger: Arc<dyn Commit> = Arc::new(books.writer.clone());
     let reaper = Arc::new(Reaper::of(
         Arc::clone(&books.reader),

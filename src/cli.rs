@@ -5,11 +5,14 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod admin;
+mod agent;
+mod asking;
 mod block;
 mod config;
 mod dev;
 mod doctor;
 mod exchange;
+mod exec;
 mod failure;
 mod google;
 mod harden;
@@ -17,6 +20,7 @@ mod http;
 mod keys;
 mod leases;
 mod ledger;
+mod notify;
 mod policy;
 mod render;
 mod serve;
@@ -72,6 +76,10 @@ enum Verb {
     Ledger(ledger::Ledger),
     /// Exchange this job's token for a credential (RFC 8693)
     Exchange(Box<exchange::Exchange>),
+    /// Run a command with credentials: renewed while it runs, ended when it ends
+    Exec(Box<exec::Exec>),
+    /// Keep credentials fresh: in files, and for SDKs on loopback
+    Agent(agent::Agent),
     /// Write files for Google's libraries
     #[command(subcommand)]
     Google(google::Google),
@@ -92,6 +100,8 @@ pub enum Exit {
     Usage,
     /// Somebody who is needed could not be reached.
     Unreachable,
+    /// As a command ended that ran in our place.
+    Of(u8),
 }
 
 impl Exit {
@@ -103,6 +113,7 @@ impl Exit {
             Self::Refused => 1,
             Self::Usage => 2,
             Self::Unreachable => 3,
+            Self::Of(code) => code,
         }
     }
 }
@@ -127,6 +138,11 @@ pub async fn run(arguments: Arguments, talk: &mut Talk) -> Exit {
         Verb::Keys(keys) => keys::run(keys, talk).await,
         Verb::Ledger(ledger) => ledger::run(ledger, talk).await,
         Verb::Exchange(exchange) => exchange::run(*exchange, talk).await,
+        Verb::Exec(exec) => match exec::run(*exec, talk).await {
+            Ok(exit) => return exit,
+            Err(failure) => Err(failure),
+        },
+        Verb::Agent(agent) => agent::run(agent).await,
         Verb::Google(google) => google::run(&google, talk),
         Verb::Doctor(doctor) => doctor::run(doctor, talk).await,
         Verb::Version => {

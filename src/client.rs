@@ -5,18 +5,30 @@
 
 use std::fmt;
 
+pub mod agent;
 pub mod ambient;
+pub mod child;
 pub mod credential;
+pub mod endpoint;
 pub mod environment;
+pub mod errand;
 pub mod exchange;
+pub mod files;
+pub mod folder;
 pub mod format;
+pub mod handover;
+pub mod keeper;
 pub mod retry;
+pub mod revoke;
 
 pub use credential::Credential;
 pub use environment::{Environment, Machine};
+pub use errand::{Acquired, Errand, Subject, TokenSource};
 pub use exchange::{Answer, Asked, Broker, Issued, Refused};
 pub use format::Format;
+pub use keeper::{Keeper, Kept};
 pub use retry::{Patience, Waiting};
+pub use revoke::Lease;
 
 /// Whose move it is when the client could not do what it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

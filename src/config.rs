@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub mod agent;
 mod files;
 mod issuers;
 mod keys;
@@ -24,7 +25,8 @@ mod reference;
 mod store;
 mod targets;
 
-pub use issuers::{Discovered, IssuerConfig, KeysFrom};
+pub use agent::AgentConfig;
+pub use issuers::{Discovered, IssuerConfig, KeysFrom, TokenReviewConfig};
 pub use keys::{KeysConfig, ProtectorConfig};
 pub use ledger::{AnchorConfig, LedgerConfig};
 pub use limits::{LimitsConfig, Rate};
@@ -33,15 +35,16 @@ pub use log::{LogConfig, LogFormat, LogLevel};
 pub use policies::PoliciesConfig;
 pub use store::StoreConfig;
 pub use targets::{
-    AzureConfig, AzureRoleConfig, CloudConfig, GithubConfig, GithubRoleConfig, GoogleConfig,
-    GoogleRoleConfig, JwtConfig, JwtType, MysqlConfig, PostgresConfig, RedisConfig, ServerConfig,
-    ServerTls, TargetConfig, TargetKind, X509Config, aws,
+    AzureConfig, AzureRoleConfig, Bounds, CloudConfig, GithubConfig, GithubRoleConfig,
+    GoogleConfig, GoogleRoleConfig, JwtConfig, JwtType, MysqlConfig, PostgresConfig, RedisConfig,
+    ServerConfig, ServerTls, TargetConfig, TargetKind, X509Config, aws,
 };
 
 use self::{files::Need, reader::Reader};
 use crate::{
     grant::IssuerName,
     keys::schedule::Terms,
+    owner,
     subject::{Preset, issuers::IssuerUrl},
     target::{TargetClash, Targets},
     yaml::{self, Field, Fields, Place, Problem, Shape},
@@ -235,6 +238,10 @@ fn judge(file: &str, text: &str, base: &Path, on_disk: Option<&Path>) -> Judged 
         if files::anyone_may_write(path) {
             let problem = at_the_top(file, "anyone may write to the configuration");
             reader.problems.push(problem.hint("chmod o-w it"));
+        } else if owner::others_may_write(path).unwrap_or(false) {
+            // A checkout may be so, where nothing is served: `cambio serve` refuses it.
+            let problem = at_the_top(file, "its group may write to the configuration");
+            reader.warnings.push(problem.hint("`cambio serve` refuses it so: chmod go-w it"));
         }
         files::check(&mut reader);
         if let Some(config) = &config {

@@ -18,7 +18,9 @@ use crate::{
     mint::{Behind, Credential, MintError, Minter, Minters, Prepared},
     policy::{Decision, Permit, PolicySet, Wants},
     refusal::Refusal,
-    subject::{MAXIMUM_LEEWAY, UnverifiedToken, VerifiedSubject, verify::Verifier},
+    subject::{
+        ConfirmedSubject, MAXIMUM_LEEWAY, UnverifiedToken, VerifiedSubject, verify::Verifier,
+    },
 };
 
 pub mod actor;
@@ -141,8 +143,20 @@ impl Exchange {
         if csr.is_some() && !minter.takes_csr() {
             return Err(Refusal::BadRequest("`csr` is for targets of kind `x509`".to_owned()));
         }
-        let behind =
-            Behind { exchange_id: request.exchange_id, subject, actor: actor.as_ref(), now, csr };
+        // Threat C16. Last, so that nobody who is refused anyway makes us call out; and not left out, because nothing is minted
+        // for less than a confirmed subject. Nothing is committed yet: after an outage the token is unspent.
+        let confirmed = subject.confirm().await.map_err(Refusal::SubjectToken)?;
+        let confirmed_actor = match &actor {
+            Some(actor) => Some(actor.confirm().await.map_err(Refusal::ActorToken)?),
+            None => None,
+        };
+        let behind = Behind {
+            exchange_id: request.exchange_id,
+            subject: confirmed,
+            actor: confirmed_actor,
+            now,
+            csr,
+        };
         let prepared = minter.prepare(&permit.grant, behind).and_then(|mut prepared| {
             let narrowing = request.narrowing.as_ref();
             narrowing.map_or(Ok(()), |narrowing| prepared.plan.narrow(narrowing))?;
@@ -163,7 +177,7 @@ impl Exchange {
         proposal: Proposal,
         prepared: Prepared,
     ) -> Result<Issued, Refusal> {
-        let ledger = Arc::clone(&self.ledger);
+        let (ledger, clock) = (Arc::clone(&self.ledger), Arc::clone(&self.clock));
         let work = Outliving::of(&self.tasks, async move {
             let (outside, kind) = (prepared.plan.is_outside(), prepared.plan.kind());
             let opened = Opened {
@@ -172,7 +186,7 @@ impl Exchange {
             };
             let recorded = match ledger::record(ledger.as_ref(), proposal, prepared).await {
                 Ok(recorded) => recorded,
-                Err(reason) => return Err(not_recorded(reason, grant)),
+                Err(reason) => return Err(not_recorded(reason, grant, clock.now())),
             };
             let receipt = recorded.receipt();
             let made = minter.mint(recorded).await;
@@ -213,8 +227,11 @@ impl Exchange {
         refusal: &Refusal,
         now: Instant,
     ) {
-        // The writer has already made the entry of these two.
-        if matches!(refusal, Refusal::AlreadySpent { .. } | Refusal::Blocked(_)) {
+        // The writer has already made the entry of these.
+        if matches!(
+            refusal,
+            Refusal::AlreadySpent { .. } | Refusal::Blocked(_) | Refusal::NoRoom { .. }
+        ) {
             return;
         }
         // Threat A11: anyone on a public platform can get a validly signed token for our audience, and a known tenant can come
@@ -288,7 +305,8 @@ fn proposal(
         // INVARIANT(replay-window): the token may verify until `exp` + leeway, so forgetting must not come sooner.
         forget_at: subject.expires_at().plus(MAXIMUM_LEEWAY).plus(Duration::from_secs(1)),
     });
-    let mut facts = facts_of(request, subject, behind.actor, grant.policy_digest, behind.now);
+    let actor = behind.actor.map(ConfirmedSubject::verified);
+    let mut facts = facts_of(request, &subject, actor, grant.policy_digest, behind.now);
     facts.shadow = permit.shadow.iter().map(ToString::to_string).collect();
     Proposal { event, facts: Some(facts), spend, lease: prepared.lease.clone(), change: None }
 }
@@ -317,12 +335,16 @@ fn facts_of(
     }
 }
 
-fn not_recorded(reason: NotRecorded, grant: Grant) -> Refusal {
+fn not_recorded(reason: NotRecorded, grant: Grant, now: Instant) -> Refusal {
     match reason {
         NotRecorded::AlreadySpent => {
             Refusal::AlreadySpent { target: grant.target, role: grant.role }
         }
         NotRecorded::Blocked(id) => Refusal::Blocked(id.to_string()),
+        NotRecorded::NoRoom(until) => Refusal::NoRoom {
+            target: grant.target,
+            retry_after: until.since(now).max(Duration::from_secs(1)),
+        },
         NotRecorded::Failed(error) => Refusal::Ledger(error),
     }
 }
@@ -350,7 +372,6 @@ const fn is_certain(error: &MintError) -> bool {
         | MintError::NoName(_)
         | MintError::Request(_)
         | MintError::Busy(_)
-        | MintError::Full(_)
         | MintError::Refused(_) => true,
         MintError::Unknown(_) | MintError::Internal(_) => false,
     }

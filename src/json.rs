@@ -144,8 +144,13 @@ pub const fn kind(value: &Value) -> &'static str {
 
 /// The beginning of what a stranger wrote, escaped: for an operator's eyes, and too short to flood a log.
 pub(crate) fn excerpt(text: &str) -> String {
-    let mut shown: String = text.chars().take(64).flat_map(char::escape_debug).collect();
-    if text.chars().nth(64).is_some() {
+    excerpt_of(text, 64)
+}
+
+/// [`excerpt`] with room for so many characters: a server's own sentence.
+pub(crate) fn excerpt_of(text: &str, most: usize) -> String {
+    let mut shown: String = text.chars().take(most).flat_map(char::escape_debug).collect();
+    if text.chars().nth(most).is_some() {
         shown.push('…');
     }
     shown

@@ -205,6 +205,23 @@ pub struct LeaseIntent {
     pub worst_end: Instant,
     /// SHA-256 of the token by which the holder may revoke it (RFC 7009).
     pub token: Hash,
+    /// How much of the target it may take up, where that is bounded.
+    pub share: Option<Share>,
+}
+
+/// How many leases of one target may be live at once, judged in the commit that opens one (threats V03, B05).
+///
+/// A rate bounds how fast they come, not how many there are: who takes one after another and keeps them fills a server, until
+/// nobody else gets in, the broker included, and then nothing can be ended there any more. A lease counts until the target has
+/// confirmed that it is gone: what may still be there takes up room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// SHA-256 of the subject's name.
+    pub holder: Hash,
+    /// At most so many of this holder.
+    pub of_holder: u32,
+    /// At most so many of all holders together.
+    pub of_all: Option<u32>,
 }
 
 /// The life of a lease.
@@ -420,6 +437,8 @@ pub enum Committed {
     AlreadySpent(Receipt),
     /// A block applies; the entry is a refusal's.
     Blocked(Receipt, BlockId),
+    /// The lease has no room in its [`Share`] before this instant at the earliest; the entry is a refusal's.
+    NoRoom(Receipt, Instant),
     /// Entry and change are durable, but the lease did not take the step: it is being ended, or has ended.
     Overtaken(Receipt),
     /// The compare-and-swap found another epoch; there is no entry.
@@ -458,7 +477,8 @@ pub enum CommitError {
 /// 3. indexes have no gap and no duplicate, and ledger time never goes back;
 /// 4. a conflict of one proposal never fails another one of its batch;
 /// 5. after a failed flush nothing is ever `Durable` again;
-/// 6. a step of a lease that may not follow where it stands is not taken, and is [`Committed::Overtaken`].
+/// 6. a step of a lease that may not follow where it stands is not taken, and is [`Committed::Overtaken`];
+/// 7. of many that open a lease at once, as many succeed as their [`Share`] has room for, and the others spend no token.
 #[async_trait]
 pub trait Commit: fmt::Debug + Send + Sync {
     /// Waits until `proposal` is durable, or known not to be.
@@ -528,6 +548,8 @@ pub enum NotRecorded {
     AlreadySpent,
     /// A block applies.
     Blocked(BlockId),
+    /// As many leases are live as may be: there is no room before this instant.
+    NoRoom(Instant),
     /// Nothing was written.
     Failed(CommitError),
 }
@@ -537,7 +559,7 @@ pub enum NotRecorded {
 /// INVARIANT(no-answer-without-entry): a minter takes a `Recorded`, and this is where one comes from.
 ///
 /// # Errors
-/// The token was spent, a block applies, or nothing could be written.
+/// The token was spent, a block applies, there is no room, or nothing could be written.
 pub async fn record<P>(
     ledger: &dyn Commit,
     proposal: Proposal,
@@ -547,6 +569,7 @@ pub async fn record<P>(
         Ok(Committed::Durable(receipt)) => Ok(Recorded { receipt, prepared }),
         Ok(Committed::AlreadySpent(_)) => Err(NotRecorded::AlreadySpent),
         Ok(Committed::Blocked(_, id)) => Err(NotRecorded::Blocked(id)),
+        Ok(Committed::NoRoom(_, until)) => Err(NotRecorded::NoRoom(until)),
         Ok(Committed::Stale { found }) => {
             Err(NotRecorded::Failed(CommitError::Stopped(format!("unexpected epoch {found}"))))
         }

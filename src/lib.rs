@@ -7,6 +7,7 @@ pub mod chance;
 pub mod clock;
 pub mod id;
 pub mod json;
+pub mod owner;
 pub mod secret;
 pub mod web;
 

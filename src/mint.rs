@@ -17,7 +17,7 @@ use crate::{
     id::{ExchangeId, LeaseId},
     ledger::{Hash, LeaseIntent, Recorded},
     secret::Secret,
-    subject::VerifiedSubject,
+    subject::ConfirmedSubject,
     target::Expiry,
 };
 
@@ -35,7 +35,6 @@ pub mod login;
 pub mod mysql;
 pub mod name;
 pub mod postgres;
-pub mod quota;
 pub mod reach;
 pub mod redis;
 mod signed;
@@ -49,10 +48,10 @@ pub use signed::JwtPlan;
 pub struct Behind<'a> {
     /// Names the exchange.
     pub exchange_id: ExchangeId,
-    /// The verified workload.
-    pub subject: &'a VerifiedSubject,
+    /// The verified workload, of which its issuer was asked where it has to be (threat C16).
+    pub subject: ConfirmedSubject<'a>,
     /// The verified actor (RFC 8693 section 4.1, `act`), if one came along.
-    pub actor: Option<&'a VerifiedSubject>,
+    pub actor: Option<ConfirmedSubject<'a>>,
     /// The instant of the exchange.
     pub now: Instant,
     /// The certificate request that the caller sent (`csr`), unread: only targets that take one look at it.
@@ -193,9 +192,6 @@ pub enum MintError {
     /// The target did not answer of late: nothing was tried. Try again after so long.
     #[error("the target does not answer: it is tried again in {} s", .0.as_secs())]
     Busy(Duration),
-    /// The subject holds as many credentials of this target as it may: nothing was tried. One of them ends after so long.
-    #[error("the subject holds as many logins as it may: the first of them ends in {} s", .0.as_secs())]
-    Full(Duration),
     /// The target refused, for certain: nothing was created.
     #[error("nothing was issued: {0}")]
     Refused(String),
@@ -205,6 +201,20 @@ pub enum MintError {
     /// A defect of ours.
     #[error("{0}")]
     Internal(String),
+}
+
+impl MintError {
+    /// How the target itself failed, as a word for metrics; nothing where the request or the instance is what failed.
+    #[must_use]
+    pub const fn at_the_target(&self) -> Option<&'static str> {
+        if matches!(self, Self::Busy(_)) {
+            return Some("busy");
+        }
+        if matches!(self, Self::Refused(_)) {
+            return Some("refused");
+        }
+        if matches!(self, Self::Unknown(_)) { Some("unknown") } else { None }
+    }
 }
 
 /// What of a request a target can't take.

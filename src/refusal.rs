@@ -81,6 +81,14 @@ pub enum Refusal {
         /// As what.
         role: RoleName,
     },
+    /// As many credentials of this target are live as the subject, or all subjects together, may hold: nothing was made.
+    #[error("as many logins of `{target}` are live as may be: the first of them ends in {} s", retry_after.as_secs())]
+    NoRoom {
+        /// Where.
+        target: TargetName,
+        /// When the first of them ends.
+        retry_after: Duration,
+    },
     /// A block stands in the way.
     #[error("block `{0}` applies")]
     Blocked(String),
@@ -121,6 +129,7 @@ impl Refusal {
             Self::Scope(_) => "scope_syntax",
             Self::Ambiguous(_) => "ambiguous_target",
             Self::AlreadySpent { .. } => "already_spent",
+            Self::NoRoom { .. } => "no_room",
             Self::Blocked(_) => "blocked",
             Self::Mint { .. } => "mint",
             Self::Ledger(_) => "ledger",

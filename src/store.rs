@@ -42,6 +42,16 @@ pub enum StoreError {
         /// Ours.
         known: i64,
     },
+    /// An earlier version of Cambio wrote it, and none of this version has opened it for writing yet.
+    #[error(
+        "found schema {found}, expected {known}: `cambio serve` of this version brings the store up to date"
+    )]
+    Older {
+        /// The store's schema.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
     /// What was durable has changed (threat A06).
     #[error("the store is damaged: {0}")]
     Damaged(String),

@@ -1,6 +1,6 @@
 //! Step 2: `UnverifiedToken` → [`VerifiedSubject`]. Strict, ours, in front of the library.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, ops::Deref, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
@@ -15,6 +15,7 @@ pub mod jwk;
 pub mod jws;
 pub mod key_source;
 pub mod provider;
+pub mod review;
 pub mod verify;
 
 pub use crate::json;
@@ -22,6 +23,8 @@ pub use algorithm::Algorithm;
 pub use issuers::{Issuer, Issuers};
 pub use jwk::VerificationKey;
 pub use provider::{ClaimError, Preset};
+use review::Question;
+pub use review::TokenReview;
 
 /// The members of a claims object, integers kept as 64-bit integers, duplicates already refused.
 pub type Claims = Map<String, Value>;
@@ -118,6 +121,8 @@ pub struct VerifiedSubject {
     issued_at: Instant,
     expires_at: Instant,
     digest: TokenDigest,
+    /// What its issuer is still to be asked, where the configuration wants that.
+    question: Option<Arc<Question>>,
 }
 
 impl VerifiedSubject {
@@ -125,8 +130,32 @@ impl VerifiedSubject {
         profile: Profile,
         (issued_at, expires_at): (Instant, Instant),
         digest: TokenDigest,
+        question: Option<Arc<Question>>,
     ) -> Self {
-        Self { profile, issued_at, expires_at, digest }
+        Self { profile, issued_at, expires_at, digest, question }
+    }
+
+    /// Asks its issuer whether the token still stands, where the configuration wants that; every time anew.
+    ///
+    /// The one way to a credential: a minter takes a [`ConfirmedSubject`] and nothing less (threat C16).
+    ///
+    /// # Errors
+    /// The issuer says no ([`Rejection::NotStanding`]), or can't be asked ([`Rejection::ReviewUnavailable`]).
+    pub async fn confirm(&self) -> Result<ConfirmedSubject<'_>, Rejection> {
+        if let Some(question) = &self.question {
+            // Boxed: who asks nobody carries none of it.
+            Box::pin(question.ask(&self.profile)).await?;
+        }
+        Ok(ConfirmedSubject(self))
+    }
+
+    /// The same for a subject whose issuer is not asked; `None` for any other.
+    #[must_use]
+    pub const fn unasked(&self) -> Option<ConfirmedSubject<'_>> {
+        match self.question {
+            None => Some(ConfirmedSubject(self)),
+            Some(_) => None,
+        }
     }
 
     /// Who it is.
@@ -151,6 +180,29 @@ impl VerifiedSubject {
     #[must_use]
     pub const fn digest(&self) -> TokenDigest {
         self.digest
+    }
+}
+
+/// A verified subject of which nothing is left to be asked: where the configuration wants its issuer to be asked whether the token
+/// still stands, the issuer has just said yes.
+///
+/// Holding one is the proof: only [`VerifiedSubject::confirm`] asks, and no other module can build it.
+#[derive(Clone, Copy, Debug)]
+pub struct ConfirmedSubject<'a>(&'a VerifiedSubject);
+
+impl<'a> ConfirmedSubject<'a> {
+    /// The verified subject, for as long as it lives.
+    #[must_use]
+    pub const fn verified(self) -> &'a VerifiedSubject {
+        self.0
+    }
+}
+
+impl Deref for ConfirmedSubject<'_> {
+    type Target = VerifiedSubject;
+
+    fn deref(&self) -> &VerifiedSubject {
+        self.0
     }
 }
 
@@ -203,6 +255,22 @@ pub enum Rejection {
         /// What was found and what was expected.
         reason: String,
     },
+    /// Every check of ours held, and the issuer says that the token no longer stands: what it is bound to is gone (threat C16).
+    #[error("issuer `{issuer}` says that the token does not stand: {reason}")]
+    NotStanding {
+        /// Who was asked.
+        issuer: IssuerName,
+        /// What it said, fit for a log line.
+        reason: String,
+    },
+    /// The issuer can't be asked now whether the token still stands: an outage, not a verdict.
+    #[error("issuer `{issuer}` can't be asked whether the token stands: {reason}")]
+    ReviewUnavailable {
+        /// Whose.
+        issuer: IssuerName,
+        /// What happened, and what to mend.
+        reason: String,
+    },
 }
 
 /// How the reason of a token begins whose time is over.
@@ -226,6 +294,8 @@ impl Rejection {
             Self::KeysUnavailable { .. } => "keys_unavailable",
             Self::Signature { .. } => "signature",
             Self::Claim { .. } => "claim",
+            Self::NotStanding { .. } => "token_review",
+            Self::ReviewUnavailable { .. } => "token_review_unavailable",
         }
     }
 }

@@ -112,11 +112,13 @@ fn ca_file(path: &Path, reason: &str) -> WebError {
     WebError::Setup(format!("CA file `{}` {reason}", path.display()))
 }
 
-/// What a client of the command line may be told: nothing of this comes from the environment.
+/// What a client may be told: nothing of this comes from the environment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reaching<'a> {
     /// Root certificates (PEM) to trust besides the machine's.
     pub ca_file: Option<&'a Path>,
+    /// Root certificates (PEM) to trust in place of the machine's, and of `ca_file`.
+    pub only_ca_file: Option<&'a Path>,
     /// An HTTP proxy for https, which is tunnelled through it (`CONNECT`). Plain http never takes it.
     pub proxy: Option<&'a str>,
     /// A Unix socket to speak through, in place of the network.
@@ -127,6 +129,9 @@ pub struct Reaching<'a> {
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a server may take until the last byte of its answer.
 const TOTAL: Duration = Duration::from_secs(30);
+/// How long an unused connection is kept: shorter than servers do (an API server of Kubernetes: 90 s), so that no request meets one that
+/// is just being closed.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// A client for requests to `url`'s origin: no redirects, no retries of its own, no proxy but a named one.
 ///
@@ -136,15 +141,16 @@ pub fn client(url: &Url, reaching: Reaching<'_>) -> Result<Client, WebError> {
     let setup =
         |error: reqwest::Error| WebError::Setup(format!("no HTTP client: {}", causes(&error)));
     let plain = url.scheme() == "http";
-    let roots = match reaching.ca_file {
+    let roots = match (reaching.only_ca_file, reaching.ca_file) {
         // Said at once, and not on the day on which the URL becomes https.
-        Some(path) if plain => {
+        (Some(path), _) | (None, Some(path)) if plain => {
             certificates(path)?;
             Roots::Nobody
         }
-        Some(path) => Roots::Also(path),
-        None if plain => Roots::Nobody,
-        None => Roots::Platform,
+        (Some(path), _) => Roots::Only(path),
+        (None, Some(path)) => Roots::Also(path),
+        (None, None) if plain => Roots::Nobody,
+        (None, None) => Roots::Platform,
     };
     let mut builder: ClientBuilder = Client::builder()
         .tls_backend_preconfigured(tls(roots)?)
@@ -155,6 +161,7 @@ pub fn client(url: &Url, reaching: Reaching<'_>) -> Result<Client, WebError> {
         .referer(false)
         .connect_timeout(CONNECT)
         .timeout(TOTAL)
+        .pool_idle_timeout(IDLE)
         .user_agent(concat!("cambio/", env!("CARGO_PKG_VERSION")));
     if let (Some(proxy), false) = (reaching.proxy, plain) {
         builder = builder.proxy(Proxy::https(proxy).map_err(setup)?);

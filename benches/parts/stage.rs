@@ -64,6 +64,7 @@ impl Stage {
             mode: Mode::Serve,
             known: KnownKeys::default(),
             held: Arc::default(),
+            reviews: Arc::new(scene::Unwatched),
         };
         let adopted = scene::policies(&config, clock.now()).expect("policies");
         let makers = targets::makers(&config, &means).expect("targets");
@@ -110,6 +111,7 @@ impl Stage {
 
     pub fn behind<'a>(&self, subject: &'a VerifiedSubject, now: Instant) -> Behind<'a> {
         let exchange_id = ExchangeId::make(now, &*self.chance).expect("chance");
+        let subject = subject.unasked().expect("an issuer that is not asked");
         Behind { exchange_id, subject, actor: None, now, csr: None }
     }
 

@@ -67,7 +67,10 @@ impl KeyJournal for Journal {
         match self.ledger.commit(proposal).await.map_err(failed)? {
             Committed::Durable(_) => Ok(Replaced::Durable),
             Committed::Stale { found } => Ok(Replaced::Stale { found }),
-            Committed::AlreadySpent(_) | Committed::Blocked(..) | Committed::Overtaken(_) => {
+            Committed::AlreadySpent(_)
+            | Committed::Blocked(..)
+            | Committed::NoRoom(..)
+            | Committed::Overtaken(_) => {
                 Err(JournalError("a change of keys was taken for an exchange".to_owned()))
             }
         }

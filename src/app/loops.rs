@@ -131,6 +131,9 @@ impl State {
             }
             Err(error) => tracing::error!("leases can't be counted: {error}"),
         }
+        if let Some(tls) = &self.tls {
+            self.metrics.certificate_ends(tls.ends());
+        }
         self.metrics.queued(u64::try_from(self.writer.waiting()).unwrap_or(u64::MAX));
         self.metrics.notes_dropped(self.writer.dropped());
     }

@@ -194,7 +194,19 @@ impl State {
                 let token = token.reveal_text().unwrap_or_default().to_owned();
                 let verifier = Arc::clone(&self.exchange.scene.load().verifier);
                 match verifier.verify(&UnverifiedToken::new(token)).await {
-                    Ok(subject) => Ok(told(&current, subject.profile(), &asked, now, None)),
+                    // Told as an exchange would go: policy first, then the issuer's word where it is asked.
+                    Ok(subject) => {
+                        let mut told = told(&current, subject.profile(), &asked, now, None);
+                        if let Err(rejection) = subject.confirm().await
+                            && let Some(Value::String(text)) = told.get_mut("text")
+                        {
+                            *text = format!(
+                                "refused as `{}`: {rejection}\n\n{text}",
+                                rejection.label()
+                            );
+                        }
+                        Ok(told)
+                    }
                     Err(rejection) => {
                         Ok(json!({ "text": format!("the token does not verify: {rejection}") }))
                     }
@@ -324,6 +336,7 @@ impl State {
             Committed::Durable(_) => Ok(()),
             other @ (Committed::AlreadySpent(_)
             | Committed::Blocked(..)
+            | Committed::NoRoom(..)
             | Committed::Overtaken(_)
             | Committed::Stale { .. }) => {
                 Err(PowerError::Failed(format!("unexpected outcome {other:?}")))

@@ -1,6 +1,6 @@
 //! From a configuration to what exchanges decide by: at start, and again for each reload.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use serde_json::Value;
 use thiserror::Error;
@@ -8,22 +8,24 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     app::Mode,
-    chance::Chance,
+    chance::{Chance, SystemChance},
     clock::{Clock, Instant},
     config::{Config, IssuerConfig, KeysFrom},
     exchange::Scene,
+    grant::IssuerName,
     keys::{keyring::Keyring, own::OwnKeys},
     ledger::{Hash, entry::hex, reader::LedgerReader},
     mint::{Minters, github::held::HeldTokens},
     policy::{self, Context, LoadError, PolicySet, Source},
     sandbox,
     subject::{
-        Issuer, Issuers, KeySource,
+        Issuer, Issuers, KeySource, TokenReview,
         key_source::{
             discovered::{Discovered, DiscoveredConfig, KnownKeys},
             fetch::Outbound,
             pinned::Pinned,
         },
+        review::{ReviewTerms, ReviewWatch},
         verify::Verifier,
     },
 };
@@ -64,6 +66,8 @@ pub struct Means {
     pub known: KnownKeys,
     /// Tokens of GitHub that this process can still end, over reloads.
     pub held: Arc<HeldTokens>,
+    /// Is told of every question to an API server about a token.
+    pub reviews: Arc<dyn ReviewWatch>,
     /// Whether plain http on loopback and marked keys are allowed.
     pub mode: Mode,
 }
@@ -79,17 +83,53 @@ pub struct Adopted {
     pub warnings: Vec<String>,
 }
 
-/// Whatever of a configuration can be known to be wrong before a store is opened, or made: pinned keys.
+/// Whatever of a configuration can be known to be wrong before a store is opened, or made: pinned keys, the CA of an API server.
 ///
 /// # Errors
 /// An issuer can't be set up.
 pub fn preflight(config: &Config, mode: Mode, now: Instant) -> Result<(), SceneError> {
     for issuer in &config.issuers {
+        token_review(issuer, Arc::new(SystemChance), Arc::new(Unwatched))?;
         let KeysFrom::Pinned { file } = &issuer.keys else { continue };
         let refused = |reason| SceneError::Issuer { issuer: issuer.name.to_string(), reason };
         pinned(file, mode, now).map_err(refused)?;
     }
     Ok(())
+}
+
+/// Who asks the API server of `issuer` about its tokens; none where the configuration does not want it.
+///
+/// # Errors
+/// It can't be set up: the CA file holds no certificate.
+pub fn token_review(
+    issuer: &IssuerConfig,
+    chance: Arc<dyn Chance>,
+    watch: Arc<dyn ReviewWatch>,
+) -> Result<Option<Arc<TokenReview>>, SceneError> {
+    let Some(wanted) = &issuer.token_review else { return Ok(None) };
+    let terms = ReviewTerms {
+        issuer: issuer.name.clone(),
+        audience: issuer.audience.clone(),
+        api_server: wanted.api_server.clone(),
+        ca_file: wanted.ca_file.clone(),
+        token_file: wanted.token_file.clone(),
+        timeout: wanted.timeout,
+        max_in_flight: usize::try_from(wanted.max_in_flight).unwrap_or(usize::MAX),
+    };
+    let review = TokenReview::of(terms, chance, watch);
+    let refused = |reason: String| SceneError::Issuer {
+        issuer: issuer.name.to_string(),
+        reason: format!("`token_review`: {reason}"),
+    };
+    review.map(|review| Some(Arc::new(review))).map_err(refused)
+}
+
+/// For whoever counts nothing.
+#[derive(Debug)]
+pub struct Unwatched;
+
+impl ReviewWatch for Unwatched {
+    fn reviewed(&self, _: &IssuerName, _: &'static str, _: Duration) {}
 }
 
 fn pinned(file: &PathBuf, mode: Mode, now: Instant) -> Result<Pinned, String> {
@@ -120,6 +160,11 @@ pub fn verifier(config: &Config, means: &Means) -> Result<Verifier, SceneError> 
             maximum_age: configured.maximum_age,
             accepted_types: configured.accepted_types.clone(),
             keys,
+            review: token_review(
+                configured,
+                Arc::clone(&means.chance),
+                Arc::clone(&means.reviews),
+            )?,
         });
     }
     let issuers = Issuers::of(issuers).map_err(|clash| SceneError::Issuer {

@@ -13,7 +13,7 @@ use crate::{
         CallerRefused, Check, Health, Introspect, Log, Published, Revocation, Revocations,
         Unavailable,
     },
-    grant::TargetName,
+    grant::{IssuerName, TargetName},
     keys::{
         Phase,
         keyring::Keyring,
@@ -28,7 +28,7 @@ use crate::{
     ledger::{Operator, reader::LedgerReader, tile::TileName},
     mint::login::token_hash,
     secret::Secret,
-    subject::issuers::IssuerUrl,
+    subject::{issuers::IssuerUrl, review::ReviewWatch},
     telemetry::Metrics,
 };
 
@@ -95,6 +95,16 @@ impl Watch for LeaseMetrics {
 
     fn failed(&self, target: &TargetName, kind: &'static str) {
         self.0.lease_failed(target, kind);
+    }
+}
+
+/// What API servers are asked about tokens, counted.
+#[derive(Debug)]
+pub struct ReviewMetrics(pub Arc<Metrics>);
+
+impl ReviewWatch for ReviewMetrics {
+    fn reviewed(&self, issuer: &IssuerName, outcome: &'static str, took: Duration) {
+        self.0.token_reviewed(issuer, outcome, took);
     }
 }
 
@@ -218,6 +228,13 @@ impl Health for State {
             // One dead issuer is a detail: the others go on.
             let ok = state.keys > 0 && state.last_error.is_none();
             checks.push(check(&format!("issuer:{}", issuer.name), ok, false, detail));
+            if let Some(review) = &issuer.review {
+                // A detail as well: this issuer's exchanges are refused for now, the others go on.
+                let trouble = review.trouble();
+                let ok = trouble.is_none();
+                let detail = trouble.unwrap_or_else(|| format!("`{}`", review.api_server()));
+                checks.push(check(&format!("token_review:{}", issuer.name), ok, false, detail));
+            }
         }
         checks
     }

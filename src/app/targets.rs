@@ -129,8 +129,9 @@ fn login_maker(config: &Config, target: &TargetConfig, server: Server, means: &M
         issuer: config.issuer.as_str().to_owned(),
         names: server.names,
         expiry: target.expiry(),
-        at_once: usize::try_from(server.connections).unwrap_or(1),
-        per_subject: usize::try_from(server.per_subject).unwrap_or(1),
+        at_once: usize::try_from(server.bounds.connections).unwrap_or(1),
+        per_subject: server.bounds.per_subject,
+        in_all: server.bounds.in_all,
     };
     let (clock, chance) = (Arc::clone(&means.clock), Arc::clone(&means.chance));
     let minter = Arc::new(LoginMinter::of(login, server.logins, clock, chance));

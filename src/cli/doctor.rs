@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Exit, Failure, Talk, admin::Reach, policy, render, serve};
 use crate::{
-    app::{self, Mode},
+    app::{self, Mode, scene},
     chance::{Chance, SystemChance},
     clock::{Clock, SystemClock},
     config::{AnchorConfig, Config, TlsConfig},
@@ -64,6 +64,7 @@ pub(super) async fn run(doctor: Doctor, talk: &mut Talk) -> Result<(), Failure> 
                 findings.add("configuration", State::Bad(Exit::Usage), error.to_string());
             }
             files(&config, &mut findings);
+            reviews(&config, &mut findings).await;
             targets(&config, &mut findings).await;
             let reach = Reach { socket: Some(config.listen.admin_socket), config: doctor.config };
             broker(&reach, &mut findings).await;
@@ -105,6 +106,24 @@ fn files(config: &Config, findings: &mut Findings) {
     if config.tls == TlsConfig::None && !config.listen.public.ip().is_loopback() {
         let detail = format!("plain http on `{}`: a proxy must speak TLS", config.listen.public);
         findings.add("tls", State::Unwise, detail);
+    }
+}
+
+/// What the API servers say of us that are asked about tokens: with the broker's own token, whether it runs or not.
+async fn reviews(config: &Config, findings: &mut Findings) {
+    for issuer in &config.issuers {
+        // What can't be set up was told before: preflight does the same.
+        let review =
+            scene::token_review(issuer, Arc::new(SystemChance), Arc::new(scene::Unwatched));
+        let Ok(Some(review)) = review else { continue };
+        let name = format!("token_review:{}", issuer.name);
+        match review.examine().await {
+            Ok(who) => {
+                let detail = format!("`{}` takes questions of `{who}`", review.api_server());
+                findings.good(&name, detail);
+            }
+            Err(reason) => findings.add(&name, State::Bad(Exit::Refused), reason),
+        }
     }
 }
 
@@ -206,7 +225,7 @@ impl Findings {
             None => Ok(()),
             Some(Exit::Usage) => Err(Failure::usage(message)),
             Some(Exit::Unreachable) => Err(Failure::unreachable(message)),
-            Some(Exit::Refused | Exit::Done) => Err(Failure::refused(message)),
+            Some(Exit::Refused | Exit::Done | Exit::Of(_)) => Err(Failure::refused(message)),
         }
     }
 }

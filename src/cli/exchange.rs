@@ -3,8 +3,6 @@
 use std::{
     fs::OpenOptions,
     io::{self, Read as _, Write as _},
-    path::PathBuf,
-    time::Duration,
 };
 
 use clap::{
@@ -13,13 +11,14 @@ use clap::{
 };
 use serde_json::json;
 
-use super::{Failure, Talk, render::cell, token};
+use super::{
+    Failure, Talk,
+    asking::{Asking, ENDING, summary, variable},
+};
 use crate::{
     chance::SystemChance,
     client::{
-        Answer, Asked, Broker, ClientError, Environment, Fault, Format, Issued, Machine, Patience,
-        Refused, Waiting,
-        ambient::{self, PLATFORMS, Wanted},
+        Answer, Broker, ClientError, Environment, Format, Issued, Lease, Machine, Waiting, ambient,
         format::{
             self, Rendered, Style,
             helper::{self, Question},
@@ -27,8 +26,6 @@ use crate::{
     },
     clock::SystemClock,
     secret::Secret,
-    web::Reaching,
-    yaml,
 };
 
 /// Exchange this job's token for a credential (RFC 8693)
@@ -37,21 +34,8 @@ use crate::{
 /// credential goes to stdout: `TOKEN=$(cambio exchange --audience jwt/orders)`.
 #[derive(Debug, Args)]
 pub(super) struct Exchange {
-    /// The broker: its issuer URL; without it, `CAMBIO_URL`
-    #[arg(long, alias = "url", value_name = "URL")]
-    broker: Option<String>,
-
-    /// The target: its name or an alias
-    #[arg(long, value_name = "TARGET")]
-    audience: Option<String>,
-
-    /// The role of the target, and scopes
-    #[arg(long, value_name = "SCOPE")]
-    scope: Option<String>,
-
-    /// A shorter lifetime than the rule's, such as `90s` or `10m`
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
-    lifetime: Option<Duration>,
+    #[command(flatten)]
+    asking: Asking,
 
     /// How the credential is written to stdout
     #[arg(long, value_name = "FORMAT", value_parser = format_parser())]
@@ -83,54 +67,9 @@ pub(super) struct Exchange {
     )]
     mask: String,
 
-    /// The subject token is in this file; `-` is stdin
-    #[arg(long, value_name = "FILE", group = "token")]
-    token_file: Option<PathBuf>,
-
-    /// The subject token comes on stdin
-    #[arg(long, group = "token")]
-    token_stdin: bool,
-
-    /// The subject token is in this variable
-    #[arg(long, value_name = "NAME", group = "token", value_parser = variable)]
-    token_variable: Option<String>,
-
-    /// Ask this platform for the subject token, and look for no other
-    #[arg(long, value_name = "NAME", group = "token", value_parser = platform_parser())]
-    platform: Option<String>,
-
-    /// Whom the subject token shall be for; without it, the broker's issuer URL
-    #[arg(long, value_name = "AUDIENCE")]
-    token_audience: Option<String>,
-
-    /// Root certificates (PEM) to trust besides the machine's
-    #[arg(long, value_name = "FILE")]
-    ca_file: Option<PathBuf>,
-
-    /// An HTTP proxy for https
-    #[arg(long, value_name = "URL")]
-    proxy: Option<String>,
-
-    /// How long to go on trying, everything included
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
-    deadline: Duration,
-
     /// `docker`, `git`: what the program asks for: it appends this itself
     #[arg(value_name = "VERB")]
     verb: Option<String>,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    yaml::parse_duration(text).ok_or_else(|| "expected a duration such as `90s`, `15m`".to_owned())
-}
-
-fn variable(text: &str) -> Result<String, String> {
-    let letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let begins = text.chars().next().is_some_and(|c| !c.is_ascii_digit());
-    if begins && text.chars().all(letter) {
-        return Ok(text.to_owned());
-    }
-    Err("expected letters, digits and `_`, and no digit first".to_owned())
 }
 
 fn format_parser() -> impl clap::builder::TypedValueParser<Value = Format> {
@@ -138,24 +77,6 @@ fn format_parser() -> impl clap::builder::TypedValueParser<Value = Format> {
         let named = Format::ALL.into_iter().find(|format| format.as_str() == name);
         named.unwrap_or(Format::Token)
     })
-}
-
-fn platform_parser() -> PossibleValuesParser {
-    PossibleValuesParser::new(PLATFORMS.iter().map(|platform| platform.name))
-}
-
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Self {
-        let failure = match error.fault {
-            Fault::Refused => Self::refused(error.message),
-            Fault::Usage => Self::usage(error.message),
-            Fault::Unreachable => Self::unreachable(error.message),
-        };
-        match error.hint {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
-    }
 }
 
 /// `Ok(None)`: asked for something that is not ours to give.
@@ -235,7 +156,7 @@ impl Exchange {
                 return Err(Failure::usage("`--for` goes with the formats `docker` and `git`"));
             }
         }
-        if helps && self.reads_stdin() {
+        if helps && self.asking.reads_stdin() {
             return Err(Failure::usage(
                 "stdin is where the server is named: the token can't come on it too",
             ));
@@ -243,22 +164,8 @@ impl Exchange {
         Ok(())
     }
 
-    fn reads_stdin(&self) -> bool {
-        self.token_stdin || self.token_file.as_ref().is_some_and(|file| file.as_os_str() == "-")
-    }
-
     async fn done(&self, format: Format, machine: &Machine, talk: &mut Talk) -> Outcome {
-        let url = self.broker.as_deref().or_else(|| machine.environment.find("CAMBIO_URL"));
-        let url = url.ok_or_else(|| {
-            Failure::usage("no broker is named")
-                .hint("give its issuer URL with `--broker`, or in `CAMBIO_URL`")
-        })?;
-        let reaching = Reaching {
-            ca_file: self.ca_file.as_deref(),
-            proxy: self.proxy.as_deref(),
-            unix_socket: None,
-        };
-        let broker = Broker::at(url, reaching)?;
+        let broker = self.asking.broker(machine)?;
         let mut style =
             Style { name: self.name.clone(), user: self.username.clone(), server: None };
         if let (Some(verb), Some(server)) = (&self.verb, &self.server) {
@@ -276,65 +183,41 @@ impl Exchange {
         }
         // Looked for before a token is asked for, let alone spent.
         let github_env = self.github_env.then(|| github_env(machine)).transpose()?;
-        let patience = Patience { total: self.deadline, ..Patience::default() };
-        let mut waiting = Waiting::begin(patience, &SystemChance);
+        let errand = self.asking.errand(broker)?;
+        let mut waiting = Waiting::begin(self.asking.patience(), &SystemChance);
         let quiet = format == Format::GcpExecutable;
-        let audience = self.token_audience.as_deref().unwrap_or(broker.issuer());
-        let subject_token = if let Some(token) = self.named_token(machine)? {
-            token
-        } else {
-            let wanted = Wanted { audience, platform: self.platform.as_deref() };
-            let found = ambient::find(wanted, machine, reaching, &mut waiting).await?;
-            if !quiet {
-                let (title, place) = (found.platform.title, &found.place);
-                talk.say(format_args!("found the token of {title}: {place}"));
-            }
-            found.token
-        };
-        let asked = Asked {
-            subject_token: &subject_token,
-            audience: self.audience.as_deref(),
-            scope: self.scope.as_deref(),
-            lifetime: self.lifetime,
-        };
-        let issued = match asked.of(&broker, &mut waiting, &SystemClock).await? {
+        let subject = errand.subject(machine, &mut waiting).await?;
+        if let (Some((title, place)), false) = (&subject.place, quiet) {
+            talk.say(format_args!("found the token of {title}: {place}"));
+        }
+        let issued = match errand.exchange(&subject, &mut waiting, &SystemClock).await? {
             Answer::Issued(issued) => issued,
             Answer::Refused(refused) => {
                 if format == Format::Json {
                     talk.value(&refused.as_json());
                 }
                 if let (false, Some(words)) =
-                    (quiet || refused.is_outage(), ambient::unverified_words(&subject_token))
+                    (quiet || refused.is_outage(), ambient::unverified_words(&subject.token))
                 {
                     talk.say(words);
                 }
-                return Err(refusal(refused));
+                return Err(ClientError::from(refused).into());
             }
         };
         if !quiet {
             talk.say(summary(&issued));
         }
-        if let Some(file) = github_env {
-            self.set_in_github(&issued, &style, file, talk)?;
-            return Ok(Some(Rendered::Text(Secret::from(String::new()))));
-        }
-        Ok(Some(format::render(format, &issued, &style)?))
-    }
-
-    /// The token that the command line names; `None`: the platform is asked.
-    fn named_token(&self, machine: &Machine) -> Result<Option<Secret>, Failure> {
-        if let Some(name) = &self.token_variable {
-            let token = machine.environment.find(name).map(str::trim);
-            let token =
-                token.ok_or_else(|| Failure::usage(format!("`{name}` is not set, or is empty")))?;
-            return Ok(Some(Secret::from(token.to_owned())));
-        }
-        let file = match (&self.token_file, self.token_stdin) {
-            (Some(file), _) => file.clone(),
-            (None, true) => PathBuf::from("-"),
-            (None, false) => return Ok(None),
+        let written = match github_env {
+            Some(file) => self
+                .set_in_github(&issued, &style, file, talk)
+                .map(|()| Rendered::Text(Secret::from(String::new()))),
+            None => format::render(format, &issued, &style).map_err(Failure::from),
         };
-        token::read(&file).map(Some)
+        match (written, issued.lease()) {
+            (Ok(rendered), _) => Ok(Some(rendered)),
+            (Err(failure), Some(lease)) => Err(unused(failure, &lease, &errand.broker).await),
+            (Err(failure), None) => Err(failure),
+        }
     }
 
     /// The masks first: whatever a later step prints, the runner knows by then what to hide.
@@ -366,25 +249,13 @@ fn github_env(machine: &Machine) -> Result<&str, Failure> {
     })
 }
 
-fn refusal(refused: Refused) -> Failure {
-    ClientError::from(refused).into()
-}
-
-fn summary(issued: &Issued) -> String {
-    let mut text = format!("issued {}", issued.credential);
-    for (before, told) in [
-        (" for `", issued.scope.clone()),
-        (" until `", issued.expires_at.map(|ends| ends.to_string())),
-        (", exchange `", issued.exchange_id.clone()),
-        (", lease `", issued.lease_id.clone()),
-    ] {
-        if let Some(told) = told {
-            text.push_str(before);
-            text.push_str(&cell(Some(&told.into())));
-            text.push('`');
-        }
+/// A credential that nobody will use is not left for its lifetime.
+async fn unused(failure: Failure, lease: &Lease, broker: &Broker) -> Failure {
+    let mut waiting = Waiting::begin(ENDING, &SystemChance);
+    match lease.revoke(broker, &mut waiting).await {
+        Ok(()) => failure.hint(format_args!("its lease `{}` is ended", lease.id)),
+        Err(error) => failure.hint(format_args!("{error}; it ends by itself in the end")),
     }
-    text
 }
 
 /// What git or docker says, within a limit.

@@ -4,7 +4,6 @@ use std::{
     fmt,
     fs::File,
     io::Read as _,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -20,6 +19,7 @@ use super::{
 };
 use crate::{
     chance::{Chance as _, SystemChance},
+    owner,
     secret::Secret,
 };
 
@@ -136,11 +136,8 @@ fn passphrase(file: &Path) -> Result<Secret, Failure> {
     let failed =
         |reason: &dyn fmt::Display| Failure::usage(format!("`{}`: {reason}", file.display()));
     let mut opened = File::open(file).map_err(|error| failed(&error))?;
-    let mode = opened.metadata().map_err(|error| failed(&error))?.mode();
-    if mode & 0o077 != 0 {
-        let found = format!("found mode {:04o}, expected 0600 or 0400", mode & 0o7777);
-        return Err(failed(&found));
-    }
+    let about = opened.metadata().map_err(|error| failed(&error))?;
+    owner::private(&about).map_err(|error| failed(&error))?;
     let mut text = Zeroizing::new(String::new());
     opened.by_ref().take(4096).read_to_string(&mut text).map_err(|error| failed(&error))?;
     let line = text.strip_suffix('\n').unwrap_or(&text);

@@ -12,7 +12,11 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 
-use super::{Failure, config, harden::harden};
+use super::{
+    Failure, config,
+    harden::{self, harden},
+    notify::{self, State},
+};
 use crate::{
     app::{self, Existing, Mode, StartError},
     clock::SystemClock,
@@ -41,10 +45,11 @@ pub(super) struct Serve {
 }
 
 pub(super) async fn run(serve: Serve) -> Result<(), Failure> {
-    harden()?;
+    let memory_locked = harden()?;
     if serve.create_only {
         make_folders(&serve.config)?;
     }
+    harden::ours_to_serve(&serve.config)?;
     let config = config::load(&serve.config)?;
     let format = match config.log.format {
         LogFormat::Json => Format::Json,
@@ -62,11 +67,13 @@ pub(super) async fn run(serve: Serve) -> Result<(), Failure> {
         traces.flush().await;
         return Ok(());
     }
+    harden::tell(memory_locked);
     // Before anything starts: a signal that comes now must drain too.
     let mut signals = Signals::listen()?;
     let existing = if serve.create { Existing::Created } else { Existing::Required };
     let running = app::start(config, Some(serve.config), Mode::Serve, existing);
     let running = running.await.map_err(|error| not_started(&error))?;
+    notify::tell(State::Ready);
     loop {
         let asked = tokio::select! {
             asked = signals.next() => asked,
@@ -78,6 +85,7 @@ pub(super) async fn run(serve: Serve) -> Result<(), Failure> {
         };
         match asked {
             Asked::End => {
+                notify::tell(State::Stopping);
                 info!("draining: nothing new is accepted, what is committed is finished");
                 running.drain().await;
                 traces.flush().await;

@@ -1,42 +1,24 @@
 //! Tokens in files: read within a limit, trimmed of what editors add, taken apart without being believed.
 
-use std::{
-    fs::File,
-    io::{self, Read as _},
-    path::Path,
-};
+use std::{io, path::Path};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::Failure;
 use crate::{
+    client::{ClientError, errand},
     secret::Secret,
     subject::{Claims, json},
 };
 
-/// More than any issuer's token, and less than a mistake (a whole log file).
-const LIMIT: u64 = 64 * 1024;
-
-/// The token in `file`, or in stdin for `-`. White space around it is the file's, not the token's: it goes.
+/// The token in `file`, or in stdin for `-`.
 pub(super) fn read(file: &Path) -> Result<Secret, Failure> {
-    let mut text = String::new();
-    let read = if file == Path::new("-") {
-        io::stdin().lock().take(LIMIT).read_to_string(&mut text)
-    } else {
-        File::open(file).and_then(|file| file.take(LIMIT).read_to_string(&mut text))
-    };
-    let length = read.map_err(|error| Failure::usage(format!("`{}`: {error}", file.display())))?;
-    if u64::try_from(length).unwrap_or(LIMIT) >= LIMIT {
-        return Err(Failure::usage(format!(
-            "`{}` has {LIMIT} bytes or more: no token",
-            file.display()
-        )));
-    }
-    let token = text.trim();
-    if token.is_empty() {
-        return Err(Failure::usage(format!("`{}` is empty, expected a token", file.display())));
-    }
-    Ok(Secret::from(token.to_owned()))
+    let read = if file == Path::new("-") { stdin() } else { errand::read_file(file) };
+    Ok(read?)
+}
+
+fn stdin() -> Result<Secret, ClientError> {
+    errand::read_token("-", io::stdin().lock())
 }
 
 /// The claims that `file` *says*: those of a compact JWS, whose signature nobody looks at, or a plain claims object.

@@ -2,11 +2,11 @@
 
 use std::{fmt, time::Duration};
 
-use reqwest::{Client, StatusCode, header};
+use reqwest::{Client, RequestBuilder, StatusCode, header};
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::{ClientError, Credential, Waiting};
+use super::{ClientError, Credential, Waiting, revoke::Lease};
 use crate::{
     clock::{Clock, Instant},
     json::{self, Limits},
@@ -55,6 +55,14 @@ impl Broker {
     pub fn issuer(&self) -> &str {
         &self.base
     }
+
+    /// A form for the endpoint at `path` (which begins with `/`), still without its body.
+    pub(super) fn post(&self, path: &str) -> RequestBuilder {
+        self.client
+            .post(format!("{}{path}", self.base))
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(header::ACCEPT, "application/json")
+    }
 }
 
 /// What is asked of a broker.
@@ -85,14 +93,21 @@ pub struct Issued {
     pub access_token: Secret,
     /// What it is.
     pub credential: Credential,
-    /// When it ends, at the latest.
+    /// When it ends, at the latest, as the credential says it.
     pub expires_at: Option<Instant>,
+    /// When it was asked for, by this machine's clock.
+    pub asked_at: Instant,
+    /// When it ends by this machine's clock, which may differ from the broker's: `expires_in` counted from [`Self::asked_at`],
+    /// so never later than the true end. Without it, [`Self::expires_at`].
+    pub ends: Option<Instant>,
     /// What was granted.
     pub scope: Option<String>,
     /// The exchange's name, for whoever runs the broker.
     pub exchange_id: Option<String>,
     /// The lease, where it has to be ended.
     pub lease_id: Option<String>,
+    /// What ends the lease before its time.
+    pub lease_token: Option<Secret>,
     members: Map<String, Value>,
 }
 
@@ -101,6 +116,13 @@ impl Issued {
     #[must_use]
     pub const fn reveal_answer(&self) -> &Map<String, Value> {
         &self.members
+    }
+
+    /// The lease with what ends it, where there is one.
+    #[must_use]
+    pub fn lease(&self) -> Option<Lease> {
+        let (id, token) = (self.lease_id.clone()?, self.lease_token.clone()?);
+        Some(Lease { id, token })
     }
 }
 
@@ -221,6 +243,15 @@ impl Asked<'_> {
     }
 
     async fn once(self, broker: &Broker, left: Duration) -> Result<web::Answered, WebError> {
+        let request = broker
+            .post("/token")
+            // Whatever the command waits for, it does not wait longer than it said.
+            .timeout(left.min(LONGEST_WAIT))
+            .body(self.form());
+        web::send(request, LONGEST).await
+    }
+
+    fn form(self) -> String {
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", TOKEN_EXCHANGE)
             .append_pair("subject_token_type", JWT)
@@ -233,15 +264,7 @@ impl Asked<'_> {
         if let Some(lifetime) = self.lifetime {
             form.append_pair("requested_lifetime", &lifetime.as_secs().to_string());
         }
-        let request = broker
-            .client
-            .post(format!("{}/token", broker.base))
-            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .header(header::ACCEPT, "application/json")
-            // Whatever the command waits for, it does not wait longer than it said.
-            .timeout(left.min(LONGEST_WAIT))
-            .body(form.finish());
-        web::send(request, LONGEST).await
+        form.finish()
     }
 }
 
@@ -297,7 +320,11 @@ fn read(broker: &str, answered: &web::Answered, asked_at: Instant) -> Result<Ans
     // Counted from before the request: never later than the true end.
     let told = members.get("expires_in").and_then(Value::as_u64);
     let told = told.map(|seconds| asked_at.plus(Duration::from_secs(seconds)));
-    let lease = members.get("lease").and_then(|lease| lease.get("id")).and_then(Value::as_str);
+    let lease = |name: &str| {
+        let text = members.get("lease").and_then(|lease| lease.get(name)).and_then(Value::as_str);
+        text.map(str::to_owned)
+    };
+    let (lease_id, lease_token) = (lease("id"), lease("token").map(Secret::from));
     Ok(Answer::Issued(Box::new(Issued {
         access_token: Secret::from(access_token),
         credential,
@@ -305,7 +332,29 @@ fn read(broker: &str, answered: &web::Answered, asked_at: Instant) -> Result<Ans
         expires_at: ends.or(told).map(|ends| Instant::from_seconds(ends.seconds())),
         scope: said("scope"),
         exchange_id: said("exchange_id"),
-        lease_id: lease.map(str::to_owned),
+        asked_at,
+        ends: told.or(ends),
+        lease_id,
+        lease_token,
         members,
     })))
+}
+
+/// A token with a lease, for tests of what is done with one.
+#[cfg(test)]
+pub(super) fn sample(asked_at: Instant, lives: Duration) -> Issued {
+    let token = || Secret::from("hush".to_owned());
+    let ends = Some(asked_at.plus(lives));
+    Issued {
+        access_token: token(),
+        credential: Credential::Token(token()),
+        expires_at: ends,
+        asked_at,
+        ends,
+        scope: None,
+        exchange_id: None,
+        lease_id: Some("ls_1".to_owned()),
+        lease_token: Some(Secret::from("hush-lease".to_owned())),
+        members: Map::new(),
+    }
 }

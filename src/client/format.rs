@@ -184,22 +184,15 @@ fn misfit(format: Format, issued: &Issued) -> ClientError {
         .filter(|format| format.carries(credential))
         .map(Format::as_str)
         .collect();
-    // It was made all the same: whoever looks for it must find it.
+    // It was made all the same: whoever looks for it must find it, and whoever called us ends its lease.
     let done = issued.exchange_id.as_ref();
     let done = done.map(|id| format!("; exchange `{id}` is done, and its credential is dropped"));
-    let message = format!(
+    ClientError::usage(format!(
         "format `{}` can't carry {credential}; what can: {}{}",
         format.as_str(),
         fit.join(", "),
         done.unwrap_or_default()
-    );
-    let error = ClientError::usage(message);
-    match &issued.lease_id {
-        Some(lease) => error.hint(format_args!(
-            "lease `{lease}` ends by itself; who runs the broker can end it now"
-        )),
-        None => error,
-    }
+    ))
 }
 
 /// A secret as text: what was JSON text on the wire is text.

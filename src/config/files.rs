@@ -3,15 +3,16 @@
 use std::{
     fs::{self, Metadata},
     io::ErrorKind,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
 use super::reader::Reader;
-use crate::yaml::Place;
+use crate::{
+    owner::{self, NotPrivate},
+    yaml::Place,
+};
 
-/// Others may write.
-const WORLD_WRITABLE: u32 = 0o002;
 /// Group or others may do anything.
 const NOT_OURS_ALONE: u32 = 0o077;
 
@@ -49,9 +50,7 @@ pub(super) fn check(reader: &mut Reader<'_>) {
         match wanted.need {
             Need::Secret => secret(reader, &wanted),
             Need::PlatformToken => platform_token(reader, &wanted),
-            Need::File => {
-                present(reader, &wanted, Metadata::is_file, "a file");
-            }
+            Need::File => file(reader, &wanted),
             Need::Directory => directory(reader, &wanted, &wanted.path),
             Need::Made => {
                 let parent = wanted.path.parent().unwrap_or(Path::new("."));
@@ -61,28 +60,40 @@ pub(super) fn check(reader: &mut Reader<'_>) {
     }
 }
 
-/// Whether others may change `path`: then it says what they want. `false` where it can't be told.
+/// Whether anyone may change `path`: then it says what they want. `false` where it can't be told.
 pub(super) fn anyone_may_write(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & WORLD_WRITABLE != 0)
+    fs::metadata(path).is_ok_and(|metadata| owner::anyone_may_write(path, &metadata))
 }
 
 fn secret(reader: &mut Reader<'_>, wanted: &Wanted) {
     let Some(metadata) = present(reader, wanted, Metadata::is_file, "a file") else { return };
-    let mode = metadata.permissions().mode() & 0o7777;
-    if mode & NOT_OURS_ALONE != 0 {
-        let message = format!(
-            "`{}` names a file of mode {mode:04o}, expected 0600 or 0400: it holds a secret",
-            wanted.setting
-        );
-        reader.refuse(
+    let setting = wanted.setting;
+    match owner::private(&metadata) {
+        Ok(()) => {}
+        Err(NotPrivate::Mode(mode)) => reader.refuse(
             wanted.place,
-            message,
+            format!("`{setting}` names a file of mode {mode:04o}, expected 0600 or 0400: it holds a secret"),
             "chmod 0600 it, and replace the secret if others could read it",
-        );
+        ),
+        Err(NotPrivate::Owner(uid)) => reader.refuse(
+            wanted.place,
+            format!("`{setting}` names a file of uid {uid}, expected ours or root's: it holds a secret"),
+            "chown it, and replace the secret if that user is not to know it",
+        ),
     }
     if metadata.len() == 0 {
-        let message = format!("`{}` names an empty file, expected a secret", wanted.setting);
+        let message = format!("`{setting}` names an empty file, expected a secret");
         reader.refuse(wanted.place, message, "write the secret into the file");
+    }
+}
+
+/// Keys that are pinned and authorities that are trusted: whoever may write there decides whom we believe.
+fn file(reader: &mut Reader<'_>, wanted: &Wanted) {
+    let Some(metadata) = present(reader, wanted, Metadata::is_file, "a file") else { return };
+    if owner::anyone_may_write(&wanted.path, &metadata) {
+        let message =
+            format!("`{}`: anyone may write to `{}`", wanted.setting, wanted.path.display());
+        reader.refuse(wanted.place, message, "chmod o-w it");
     }
 }
 
@@ -108,7 +119,7 @@ fn directory(reader: &mut Reader<'_>, wanted: &Wanted, path: &Path) {
             let message = format!("`{}`: `{}` is not a directory", wanted.setting, path.display());
             reader.refuse(wanted.place, message, "name a directory");
         }
-        Ok(metadata) if metadata.permissions().mode() & WORLD_WRITABLE != 0 => {
+        Ok(metadata) if owner::anyone_may_write(path, &metadata) => {
             let message =
                 format!("`{}`: anyone may write to directory `{}`", wanted.setting, path.display());
             reader.refuse(wanted.place, message, "chmod o-w it");

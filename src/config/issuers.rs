@@ -4,8 +4,10 @@ use std::{collections::BTreeSet, time::Duration};
 
 mod keys_from;
 mod providers;
+mod token_review;
 
 pub use keys_from::{Discovered, KeysFrom};
+pub use token_review::TokenReviewConfig;
 
 use super::reader::{Reader, is_audience, is_short_name, length, text, texts};
 use crate::{
@@ -40,6 +42,8 @@ pub struct IssuerConfig {
     pub maximum_age: Option<Duration>,
     /// Accepted `typ` header values besides an absent one.
     pub accepted_types: BTreeSet<String>,
+    /// Whether, and how, the issuer is asked about each token: `kubernetes` alone.
+    pub token_review: Option<TokenReviewConfig>,
 }
 
 const DEFAULT_LEEWAY: Duration = Duration::from_secs(30);
@@ -124,6 +128,11 @@ pub(super) static ISSUER: Fields = Fields {
             "Accepted `typ` headers besides an absent one. Default: `[JWT]`; for cambio `[JWT, at+jwt]`, for spiffe `[JWT, JOSE]`",
             Shape::List(&Shape::Text, 1),
         ),
+        Field::optional(
+            "token_review",
+            "For `kubernetes`: ask the API server about each token (`TokenReview`), so that the token of a deleted pod is refused at once. Default: a token is good until it ends",
+            Shape::Map(&token_review::TOKEN_REVIEW),
+        ),
     ],
 };
 
@@ -192,6 +201,7 @@ fn issuer(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Opt
         "spent tokens are remembered for `1m` past their end, so no clock may be off by more",
     );
     let (maximum_lifetime, maximum_age) = ages(reader, node, preset);
+    let reviewed = token_review::read(reader, node, preset);
     let mut accepted_types: BTreeSet<String> =
         texts(node, "accepted_types").into_iter().map(|(found, _)| found.to_owned()).collect();
     let preset = preset?;
@@ -210,6 +220,7 @@ fn issuer(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Opt
         maximum_lifetime,
         maximum_age,
         accepted_types,
+        token_review: reviewed,
     })
 }
 

@@ -57,24 +57,30 @@ impl LogLevel {
     }
 }
 
+const FORMAT: Field = Field::optional(
+    "format",
+    "The form of a line. Default: `json`",
+    Shape::Choice(&[("json", "one object a line"), ("text", "for people")]),
+);
+const LEVEL: Field = Field::optional(
+    "level",
+    "The least severe level that is told. Default: `info`",
+    Shape::Choice(&[
+        ("error", "somebody must act"),
+        ("warn", "somebody should look"),
+        ("info", "what happened"),
+        ("debug", "how it happened"),
+    ]),
+);
+
+/// For those who have no spans to send.
+pub(super) static LINES: Fields = Fields { what: "the log", fields: &[FORMAT, LEVEL] };
+
 pub(super) static LOG: Fields = Fields {
     what: "the log",
     fields: &[
-        Field::optional(
-            "format",
-            "The form of a line. Default: `json`",
-            Shape::Choice(&[("json", "one object a line"), ("text", "for people")]),
-        ),
-        Field::optional(
-            "level",
-            "The least severe level that is told. Default: `info`",
-            Shape::Choice(&[
-                ("error", "somebody must act"),
-                ("warn", "somebody should look"),
-                ("info", "what happened"),
-                ("debug", "how it happened"),
-            ]),
-        ),
+        FORMAT,
+        LEVEL,
         Field::optional(
             "otlp",
             "Where a span for each exchange goes, by OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`. Takes feature `otel`",

@@ -37,6 +37,11 @@ impl<'a> Reader<'a> {
         self.document.root.find(name)
     }
 
+    /// `text` as a path from the file's directory.
+    pub(super) fn based(&self, text: &str) -> PathBuf {
+        self.base.join(text)
+    }
+
     pub(super) fn refuse(&mut self, place: Place, message: impl Into<String>, hint: &str) {
         self.problems.push(Problem::at(&self.document.file, place, message).hint(hint));
     }

@@ -20,7 +20,12 @@ starting anything. `deploy/cambio.example.yaml` is a whole one; `deploy/cambio.s
 
 /// The page of `fields` and of everything below them.
 pub(super) fn of(fields: &'static Fields) -> String {
-    let mut page = HEAD.to_owned();
+    format!("{HEAD}{}", tables(fields))
+}
+
+/// The tables of `fields` and of everything below them, without a head.
+pub(super) fn tables(fields: &'static Fields) -> String {
+    let mut page = String::new();
     let mut below = vec![(String::new(), fields)];
     while !below.is_empty() {
         let mut next = Vec::new();

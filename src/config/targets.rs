@@ -26,7 +26,7 @@ pub use jwt::{JwtConfig, JwtType};
 pub use mysql::MysqlConfig;
 pub use postgres::PostgresConfig;
 pub use redis::RedisConfig;
-pub use server::{ServerConfig, ServerTls};
+pub use server::{Bounds, ServerConfig, ServerTls};
 pub use x509::X509Config;
 
 use super::reader::{Reader, is_audience, length, text, texts};

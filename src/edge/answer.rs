@@ -82,6 +82,7 @@ const NO_TARGET: &str = "the target can't be had: see `audience` and `resource`"
 const NO_SCOPE: &str = "the scope is not permitted";
 const NO_LIFETIME: &str = "no lifetime is left that the target can keep";
 const NO_KEYS: &str = "the keys of the token's issuer are not available";
+const NO_REVIEW: &str = "the token's issuer can't be asked about it now";
 
 /// The public answer to `refusal`.
 #[must_use]
@@ -111,6 +112,11 @@ fn oauth(refusal: &Refusal, front: Front) -> Answer {
         },
         Refusal::SubjectToken(Rejection::KeysUnavailable { .. })
         | Refusal::ActorToken(Rejection::KeysUnavailable { .. }) => outage(NO_KEYS, Some(LATER)),
+        // Nothing was committed: the token is unspent.
+        Refusal::SubjectToken(Rejection::ReviewUnavailable { .. })
+        | Refusal::ActorToken(Rejection::ReviewUnavailable { .. }) => {
+            outage(NO_REVIEW, Some(LATER))
+        }
         // One answer for every way in which a token can be bad (threat J28).
         Refusal::SubjectToken(
             Rejection::Malformed(_)
@@ -118,7 +124,8 @@ fn oauth(refusal: &Refusal, front: Front) -> Answer {
             | Rejection::UnknownIssuer { .. }
             | Rejection::NoKey { .. }
             | Rejection::Signature { .. }
-            | Rejection::Claim { .. },
+            | Rejection::Claim { .. }
+            | Rejection::NotStanding { .. },
         ) => bad(StatusCode::BAD_REQUEST, front.bad_token(), TOKEN_REFUSED),
         Refusal::ActorToken(
             Rejection::Malformed(_)
@@ -126,7 +133,8 @@ fn oauth(refusal: &Refusal, front: Front) -> Answer {
             | Rejection::UnknownIssuer { .. }
             | Rejection::NoKey { .. }
             | Rejection::Signature { .. }
-            | Rejection::Claim { .. },
+            | Rejection::Claim { .. }
+            | Rejection::NotStanding { .. },
         ) => bad(StatusCode::BAD_REQUEST, front.bad_token(), "the actor token was not accepted"),
         Refusal::Actor(_) => bad(
             StatusCode::BAD_REQUEST,
@@ -158,6 +166,15 @@ fn oauth(refusal: &Refusal, front: Front) -> Answer {
             front.bad_token(),
             "the subject token was already used for this",
         ),
+        // The token was not spent.
+        Refusal::NoRoom { target: _, retry_after } => Answer {
+            retry_after: Some(*retry_after),
+            ..bad(
+                StatusCode::TOO_MANY_REQUESTS,
+                "temporarily_unavailable",
+                "as many logins as may be are live: use one of them, or end one",
+            )
+        },
         // As if no rule permitted it: whether a block exists is nobody's business.
         Refusal::Blocked(_) => bad(StatusCode::BAD_REQUEST, front.bad_token(), NOT_PERMITTED),
         Refusal::Mint { target: _, error, unspent } => mint(error, *unspent, front),
@@ -236,14 +253,6 @@ fn mint(error: &MintError, unspent: bool, front: Front) -> Answer {
             "invalid_request",
             "session policies and tags are too large together",
         ),
-        MintError::Full(wait) => Answer {
-            retry_after: unspent.then_some(*wait),
-            ..bad(
-                StatusCode::TOO_MANY_REQUESTS,
-                "temporarily_unavailable",
-                "as many logins as one subject may hold are live: use one of them, or end one",
-            )
-        },
         MintError::Busy(wait) => outage("the target does not answer now", unspent.then_some(*wait)),
         MintError::Refused(_) => outage("the target did not issue a credential", again),
         // Something may exist there: a token that counts once stays spent until its worst end, and trying again is refused.

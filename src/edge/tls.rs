@@ -3,7 +3,10 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -16,7 +19,10 @@ use rustls::{
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
+use x509_cert::{Certificate, der::Decode as _};
 use zeroize::Zeroizing;
+
+use crate::clock::Instant;
 
 /// Why a pair of files can't serve.
 #[derive(Debug, Error)]
@@ -57,6 +63,8 @@ pub struct Tls {
     certificate_file: PathBuf,
     key_file: PathBuf,
     current: ArcSwap<ServerConfig>,
+    /// The last second of the first certificate; 0 where it can't be told.
+    ends: AtomicU64,
     seen: Mutex<Stamp>,
 }
 
@@ -71,11 +79,12 @@ impl Tls {
     pub fn load(certificate_file: PathBuf, key_file: PathBuf) -> Result<Self, TlsError> {
         // Stamped before reading: a change in between is seen as a change.
         let seen = stamp(&certificate_file, &key_file);
-        let config = read(&certificate_file, &key_file)?;
+        let (config, ends) = read(&certificate_file, &key_file)?;
         Ok(Self {
             certificate_file,
             key_file,
             current: ArcSwap::from_pointee(config),
+            ends: AtomicU64::new(ends),
             seen: Mutex::new(seen),
         })
     }
@@ -86,6 +95,12 @@ impl Tls {
         self.current.load_full()
     }
 
+    /// The last second of the certificate that the next handshake shows; the epoch where it can't be told.
+    #[must_use]
+    pub fn ends(&self) -> Instant {
+        Instant::from_seconds(self.ends.load(Ordering::Relaxed))
+    }
+
     /// Loads the pair again, changed or not (SIGHUP). Connections that are open keep what they have.
     ///
     /// # Errors
@@ -94,7 +109,9 @@ impl Tls {
         let stamp = stamp(&self.certificate_file, &self.key_file);
         // Noted even if the pair turns out bad: it is said once, not every time.
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = stamp;
-        self.current.store(Arc::new(read(&self.certificate_file, &self.key_file)?));
+        let (config, ends) = read(&self.certificate_file, &self.key_file)?;
+        self.current.store(Arc::new(config));
+        self.ends.store(ends, Ordering::Relaxed);
         Ok(())
     }
 
@@ -126,7 +143,8 @@ fn stamp(certificate: &Path, key: &Path) -> Stamp {
     [certificate, key].map(|path| fs::metadata(path).and_then(|meta| meta.modified()).ok())
 }
 
-fn read(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
+/// The pair, ready to serve, and when its certificate ends, in seconds of the epoch.
+fn read(certificate: &Path, key: &Path) -> Result<(ServerConfig, u64), TlsError> {
     let bytes = |path: &Path| {
         fs::read(path)
             .map(Zeroizing::new)
@@ -139,13 +157,18 @@ fn read(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
     if chain.is_empty() {
         return Err(pem(certificate, "certificate", pem::Error::NoItemsFound));
     }
+    // Only told, never judged by: whether it is still good is for those to say who see it.
+    let ends = chain.first().and_then(|first| Certificate::from_der(first).ok());
+    let ends =
+        ends.map_or(0, |it| it.tbs_certificate.validity.not_after.to_unix_duration().as_secs());
     let private = PrivateKeyDer::from_pem_slice(&bytes(key)?)
         .map_err(|error| pem(key, "private key", error))?;
-    server(chain, private).map_err(|error| TlsError::Pair {
+    let config = server(chain, private).map_err(|error| TlsError::Pair {
         certificate: certificate.to_owned(),
         key: key.to_owned(),
         error,
-    })
+    })?;
+    Ok((config, ends))
 }
 
 fn server(

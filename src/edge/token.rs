@@ -95,6 +95,11 @@ pub(super) async fn answer_to(
             if let Refusal::TooMany { scope: "subject", .. } = &refusal {
                 surface.metrics.rate_limited("subject");
             }
+            if let Refusal::Mint { target, error, .. } = &refusal
+                && let Some(kind) = error.at_the_target()
+            {
+                surface.metrics.target_failed(target, kind);
+            }
             surface.metrics.ended_refused(front.label(), refusal.reason(), ended.took);
             let response = answer::respond(&refusal, front, id);
             telemetry::log_refused(&ended, refusal.reason(), &refusal, response.status().as_u16());

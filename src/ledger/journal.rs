@@ -27,6 +27,8 @@ pub struct Claim<'a> {
     pub epoch: Option<(u64, u64)>,
     /// The step that a lease is to take.
     pub lease: Option<(LeaseId, LeaseState)>,
+    /// The lease to open, which wants room in its share.
+    pub opens: Option<&'a LeaseIntent>,
 }
 
 /// What became of a [`Claim`].
@@ -39,6 +41,8 @@ pub enum Verdict {
     /// It holds, but for the step of its lease: that may not follow where the lease stands, or where an earlier claim of this
     /// batch brings it.
     Overtaken,
+    /// Its lease has no room in its share before this instant.
+    NoRoom(Instant),
     /// The key ring has another epoch.
     Stale {
         /// The epoch that stands.

@@ -21,7 +21,7 @@ type Identity = (Option<String>, String);
 pub(super) fn chain(behind: &Behind<'_>, ours: &str) -> Result<Option<Value>, MintError> {
     let of_subject = prior(behind.subject.profile(), ours)?;
     let (current, of_actor) = match behind.actor {
-        Some(actor) => (Some(actor), prior(actor.profile(), ours)?),
+        Some(actor) => (Some(actor), prior(actor.verified().profile(), ours)?),
         None => (None, Vec::new()),
     };
     if !of_subject.is_empty() && !of_actor.is_empty() {

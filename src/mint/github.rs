@@ -194,6 +194,7 @@ impl Minter for GithubMinter {
             mint_deadline,
             worst_end: expires_at,
             token: token_hash(&token),
+            share: None,
         };
         let lease_token = LeaseToken { id, token: Secret::from(token) };
         let ask = Ask::Github { body: request(role) };

@@ -17,7 +17,6 @@ use super::{
     gate::{Answered, Gate, NotPassed},
     lifetime,
     name::Names,
-    quota::Quota,
 };
 use crate::{
     chance::Chance,
@@ -25,7 +24,7 @@ use crate::{
     grant::{Grant, RoleName, TargetName},
     id::LeaseId,
     lease::{Gone, RevokeError, Revoker},
-    ledger::{Hash, LeaseIntent, Recorded},
+    ledger::{Hash, LeaseIntent, Recorded, Share},
     secret::Secret,
     target::Expiry,
     telemetry::Plain,
@@ -69,8 +68,6 @@ pub struct Login {
     /// Who it is for, for the server's own records: exchange, lease, rule, subject. Only letters, digits and ` ._:/@=-`, at
     /// most 400 bytes: what stands in it cannot end a literal anywhere (threat B01).
     pub attribution: String,
-    /// Whose it is: it counts against their share.
-    subject: String,
     /// What was granted. A wall clock that is set back on the way must not make it longer (threats B08, B10).
     lifetime: Duration,
     /// What [`Logins::derive`] made of the password.
@@ -164,7 +161,9 @@ pub struct LoginTarget {
     /// How many connections at once.
     pub at_once: usize,
     /// How many logins one subject may hold at once.
-    pub per_subject: usize,
+    pub per_subject: u32,
+    /// How many logins all subjects together may hold at once.
+    pub in_all: Option<u32>,
 }
 
 /// Makes logins at one server, and ends them.
@@ -173,7 +172,6 @@ pub struct LoginMinter {
     target: LoginTarget,
     server: Arc<dyn Logins>,
     gate: Gate,
-    quota: Quota,
     clock: Arc<dyn Clock>,
     chance: Arc<dyn Chance>,
 }
@@ -188,8 +186,7 @@ impl LoginMinter {
         chance: Arc<dyn Chance>,
     ) -> Self {
         let gate = Gate::of(target.at_once, Arc::clone(&clock));
-        let quota = Quota::of(target.per_subject, Arc::clone(&clock));
-        Self { target, server, gate, quota, clock, chance }
+        Self { target, server, gate, clock, chance }
     }
 
     fn ceiling(&self) -> Duration {
@@ -217,8 +214,6 @@ impl Minter for LoginMinter {
             return Err(MintError::Internal(format!("a grant for `{}` came here", grant.target)));
         }
         self.gate.is_open().map_err(MintError::Busy)?;
-        let subject = behind.subject.profile().our_subject();
-        self.quota.has_room(&subject).map_err(MintError::Full)?;
         let lifetime = lifetime::bounded(self.ceiling(), grant, &behind, &self.target.issuer);
         let expires_at = Instant::from_seconds(behind.now.plus(lifetime).seconds());
         if expires_at.since(behind.now) < SHORTEST {
@@ -235,6 +230,11 @@ impl Minter for LoginMinter {
             mint_deadline: behind.now.plus(MINT_DEADLINE),
             worst_end: expires_at,
             token: token_hash(&token),
+            share: Some(Share {
+                holder: super::sha256(behind.subject.profile().our_subject().as_bytes()),
+                of_holder: self.target.per_subject,
+                of_all: self.target.in_all,
+            }),
         };
         let login = Login {
             kind: self.target.kind,
@@ -243,7 +243,6 @@ impl Minter for LoginMinter {
             role: grant.role.clone(),
             expires_at,
             attribution: attribution(grant, &behind, id),
-            subject,
             derived: OnceLock::new(),
             lifetime: expires_at.since(behind.now),
             lease: LeaseToken { id, token: Secret::from(token) },
@@ -288,8 +287,6 @@ impl Minter for LoginMinter {
             }
             self.server.make(&login, left).await
         };
-        // From here on it may be there, whatever becomes of it.
-        self.quota.take(&login.subject, &login.name, login.expires_at);
         let made = self.gate.pass(MINT_LIMIT, begin()).await;
         let access = made.map_err(not_passed)?.map_err(|error| match error {
             LoginError::Refused(_) | LoginError::Unreachable(_) => MintError::Refused(line(&error)),
@@ -314,9 +311,7 @@ impl Revoker for LoginMinter {
             return Err(RevokeError::Failed(format!("`{}` is no name of ours", plain(object))));
         }
         let done = self.gate.pass(REVOKE_LIMIT, self.server.end(object)).await;
-        let gone = done.map_err(unreached)?.map_err(revoke_error)?;
-        self.quota.give_back(object);
-        Ok(gone)
+        done.map_err(unreached)?.map_err(revoke_error)
     }
 
     async fn objects(&self) -> Result<Vec<String>, RevokeError> {

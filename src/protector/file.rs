@@ -1,6 +1,6 @@
 //! A KEK on this machine: a key file, or a passphrase file.
 
-use std::{fmt, fs::File, io::Read, os::unix::fs::MetadataExt, path::Path};
+use std::{fmt, fs::File, io::Read, path::Path};
 
 use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -10,7 +10,7 @@ use josekit::jwe::{
 };
 
 use super::{KeyContext, KeyProtector, ProtectError, jwe};
-use crate::secret::Secret;
+use crate::{owner, secret::Secret};
 
 /// More is no key file of ours.
 const MAXIMUM_FILE: u64 = 4 * 1024;
@@ -134,7 +134,7 @@ impl KeyProtector for PassphraseFile {
     }
 }
 
-/// The one line of a file that only its owner, who is us or root, can read. The mode is asked of the open file, so that it
+/// The one line of a file that nobody else can read ([`owner::private`]). The mode is asked of the open file, so that it
 /// can't be another one by then; symbolic links are followed, as Kubernetes makes its secrets of them.
 fn read_private(path: &Path) -> Result<Secret, ProtectError> {
     let no_kek = |reason: String| ProtectError::NoKek(format!("`{}` {reason}", path.display()));
@@ -143,14 +143,7 @@ fn read_private(path: &Path) -> Result<Secret, ProtectError> {
     if !about.is_file() {
         return Err(no_kek("is not a file".to_owned()));
     }
-    if about.mode() & 0o177 != 0 {
-        let mode = about.mode() & 0o777;
-        return Err(no_kek(format!("has mode {mode:04o}, expected 0600 or 0400")));
-    }
-    let ours = [rustix::process::geteuid().as_raw(), 0];
-    if !ours.contains(&about.uid()) {
-        return Err(no_kek(format!("belongs to uid {}, expected us or root", about.uid())));
-    }
+    owner::private(&about).map_err(|error| no_kek(error.to_string()))?;
     if about.len() > MAXIMUM_FILE {
         return Err(no_kek(format!("has {} bytes, expected at most {MAXIMUM_FILE}", about.len())));
     }

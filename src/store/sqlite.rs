@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod journal;
+mod leases;
 mod place;
 mod read;
 mod schema;
@@ -69,12 +70,13 @@ impl Store {
         let lock = lock(path)?;
         // Before SQLite sees it: recovery would silently drop what follows a damaged frame.
         wal::check(&wal_of(path))?;
-        let connection = writing(path)?;
-        schema::check_version(&connection)?;
+        let mut connection = writing(path)?;
+        schema::version(&connection)?;
         let size = std::fs::metadata(path).map_err(failed)?.len();
         schema::check_integrity(&connection, size <= CHECKED_WHOLE)?;
         // A fresh log: frames of a torn commit would otherwise stand behind the next ones and look like damage.
         schema::empty_wal(&connection)?;
+        schema::upgrade(&mut connection)?;
         Self::assemble(path, connection, lock)
     }
 

@@ -10,7 +10,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::{Algorithm, KeySource, provider::Preset};
+use super::{Algorithm, KeySource, TokenReview, provider::Preset};
 use crate::grant::IssuerName;
 
 /// An issuer identifier: https, no query, no fragment, no userinfo, compared byte for byte (threats J25, D17).
@@ -103,6 +103,8 @@ pub struct Issuer {
     pub accepted_types: BTreeSet<String>,
     /// Where its keys come from.
     pub keys: Arc<dyn KeySource>,
+    /// Asks the issuer whether a token still stands; none where its word when it signed is enough.
+    pub review: Option<Arc<TokenReview>>,
 }
 
 /// Two issuers with one name or one `iss` (threat C17).

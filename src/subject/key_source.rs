@@ -1,5 +1,6 @@
 //! Where issuers' keys come from: [`discovered`] over the network, [`pinned`] from a file. Both are leaves: only `app` names them.
 
+pub(in crate::subject) mod bearer;
 pub mod discovered;
 pub mod fetch;
 pub mod guard;

@@ -9,6 +9,7 @@ use super::{
     json::{self, Limits, excerpt},
     jws::{self, JwsError},
     provider::ClaimError,
+    review::Question,
 };
 use crate::clock::Clock;
 
@@ -73,7 +74,11 @@ impl Verifier {
         let profile = Profile::of(issuer.name.clone(), issuer.preset, proven.claims);
         let profile = profile.map_err(refuse)?;
 
-        Ok(VerifiedSubject::attest(profile, (times.issued_at, times.expires_at), proven.digest))
+        // Threat C16: what only the issuer knows is asked by `VerifiedSubject::confirm`, once policy has permitted the exchange.
+        let question = issuer.review.as_ref().map(|review| Question::of(review, token));
+
+        let times = (times.issued_at, times.expires_at);
+        Ok(VerifiedSubject::attest(profile, times, proven.digest, question))
     }
 
     fn find_issuer(&self, claimed: &str) -> Result<Arc<Issuer>, Rejection> {

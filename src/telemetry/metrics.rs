@@ -50,6 +50,13 @@ struct IssuerLabel {
     issuer: String,
 }
 
+/// `cambio_token_reviews_total`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReviewLabels {
+    issuer: String,
+    outcome: &'static str,
+}
+
 /// An anchor is named by the configuration too.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AnchorLabel {
@@ -80,11 +87,15 @@ pub struct Metrics {
     connections: Family<Surface, Gauge>,
     connections_refused: Family<Reason, Counter>,
     unaccounted_claims: Family<IssuerLabel, Counter>,
+    token_reviews: Family<ReviewLabels, Counter>,
+    token_review_duration: Histogram,
     leases: Family<LeaseLabels, Gauge<u64, AtomicU64>>,
     leases_due: Family<TargetLabel, Gauge<u64, AtomicU64>>,
     lease_trouble: Family<TargetLabel, Gauge>,
     lease_failures: Family<LeaseFailure, Counter>,
     lease_lateness: Histogram,
+    target_failures: Family<TargetFailure, Counter>,
+    certificate_end: Gauge<i64, AtomicI64>,
 }
 
 /// Targets are named by the configuration, and by what was in it when a lease was opened.
@@ -97,6 +108,12 @@ struct TargetLabel {
 struct LeaseLabels {
     target: String,
     state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TargetFailure {
+    target: String,
+    kind: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -201,6 +218,17 @@ impl Metrics {
                 "Tokens with a claim that the issuer's preset does not know",
                 Family::default()
             ),
+            token_reviews: metric!(
+                "token_reviews",
+                "Questions to an API server whether a token stands, by outcome",
+                Family::default()
+            ),
+            token_review_duration: metric!(
+                "token_review_duration",
+                "From such a question to its answer, or to giving up",
+                Seconds,
+                seconds()
+            ),
             leases: metric!("leases", "Live leases, by target and state", Family::default()),
             leases_due: metric!(
                 "leases_due",
@@ -223,6 +251,17 @@ impl Metrics {
                 Seconds,
                 Histogram::new([0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3_600.0])
             ),
+            target_failures: metric!(
+                "target_failures",
+                "Exchanges that failed at their target",
+                Family::default()
+            ),
+            certificate_end: metric!(
+                "certificate_end_timestamp",
+                "When the certificate of the public listener ends",
+                Seconds,
+                Gauge::default()
+            ),
             registry,
         }
     }
@@ -244,6 +283,19 @@ impl Metrics {
         for target in troubled {
             self.lease_trouble.get_or_create(&TargetLabel { target: target.to_string() }).set(1);
         }
+    }
+
+    /// An exchange failed at `target`: `busy` where nothing was tried because it does not answer of late, `refused` where it said
+    /// no, `unknown` where its answer was lost.
+    pub fn target_failed(&self, target: &TargetName, kind: &'static str) {
+        self.target_failures
+            .get_or_create(&TargetFailure { target: target.to_string(), kind })
+            .inc();
+    }
+
+    /// The certificate that the public listener shows ends at `at`.
+    pub fn certificate_ends(&self, at: Instant) {
+        self.certificate_end.set(i64::try_from(at.seconds()).unwrap_or(i64::MAX));
     }
 
     /// A lease ended, so long after it was due.
@@ -286,11 +338,13 @@ impl Metrics {
 
     /// A credential was issued for a target of this kind. A kind that is not built in counts as `other`.
     pub fn issued(&self, kind: &str) {
-        let target_kind =
-            ["jwt", "cambio", "aws", "gcp", "azure", "postgres", "kubernetes", "github"]
-                .into_iter()
-                .find(|known| *known == kind)
-                .unwrap_or("other");
+        let target_kind = [
+            "jwt", "cambio", "aws", "google", "azure", "github", "x509", "postgres", "mysql",
+            "redis",
+        ]
+        .into_iter()
+        .find(|known| *known == kind)
+        .unwrap_or("other");
         self.grants.get_or_create(&TargetKind { target_kind }).inc();
     }
 
@@ -368,6 +422,13 @@ impl Metrics {
     /// A connection was closed unserved: `total`, `per_address`, `handshake`, `accept`.
     pub fn connection_refused(&self, reason: &'static str) {
         self.connections_refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// The API server of `issuer` was asked about a token: `stands`, `refused`, `unavailable`, `shed`.
+    pub fn token_reviewed(&self, issuer: &IssuerName, outcome: &'static str, took: Duration) {
+        let labels = ReviewLabels { issuer: issuer.to_string(), outcome };
+        self.token_reviews.get_or_create(&labels).inc();
+        self.token_review_duration.observe(took.as_secs_f64());
     }
 
     /// A token of `issuer` had a claim that its preset does not know.

@@ -16,17 +16,20 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     // Leaves that read what comes from outside: bounded JSON, bounded HTTP.
     ("json", &[]),
     ("web", &[]),
+    // Who else may read or change a file.
+    ("owner", &[]),
     ("grant", &[]),
     // What runs in a job knows nothing of the server.
     ("client", &["chance", "clock", "json", "secret", "web"]),
     ("yaml", &["clock"]),
     ("target", &["grant"]),
     ("holder", &[]),
-    ("subject", &["clock", "grant", "json", "secret", "web"]),
+    // `chance`: an API server is never asked the same question twice, so that it keeps no answer for us.
+    ("subject", &["chance", "clock", "grant", "json", "secret", "web"]),
     ("policy", &["clock", "grant", "subject", "target", "yaml"]),
     ("lease", &["chance", "clock", "grant", "id", "ledger"]),
     ("ledger", &["chance", "clock", "grant", "id", "policy", "secret", "subject"]),
-    ("protector", &["secret"]),
+    ("protector", &["owner", "secret"]),
     ("keys", &["chance", "clock", "grant", "ledger", "protector", "secret", "subject"]),
     (
         "mint",
@@ -72,11 +75,12 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("telemetry", &["clock", "grant"]),
     ("store", &["clock", "grant", "id", "keys", "ledger"]),
     // `mint` for what a server would make of an operator's statements and names: judged when the file is.
+    // `client` and `web` for the agent's file: the formats of its files, and URLs that a token may be sent to.
     (
         "config",
         &[
-            "clock", "grant", "json", "holder", "keys", "mint", "policy", "subject", "target",
-            "yaml",
+            "client", "clock", "grant", "json", "holder", "keys", "mint", "owner", "policy",
+            "subject", "target", "web", "yaml",
         ],
     ),
     ("sandbox", &["chance", "clock", "secret", "subject"]),

@@ -12,10 +12,14 @@ use cambio::{
     web::Reaching,
 };
 
+mod agent;
 mod ambient_network;
 mod ambient_signs;
+mod endpoint;
 mod exchange;
+mod exec;
 mod formats;
+mod handover;
 mod runner;
 
 /// Tries a few times, within two seconds, without waiting long.

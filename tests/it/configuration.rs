@@ -1,5 +1,6 @@
 //! Tests of the configuration: what is refused and in which words, what is read, what is shipped.
 
+mod agent;
 mod broken;
 mod files;
 mod logins;

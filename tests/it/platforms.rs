@@ -58,6 +58,7 @@ impl Bench {
             maximum_age: configured.maximum_age,
             accepted_types: configured.accepted_types,
             keys: Arc::new(FixedKeys::of(&issuer.jwks())),
+            review: None,
         };
         let clock = Arc::new(ManualClock::at(LATER));
         let verifier = Verifier::new(Issuers::of([known]).unwrap(), clock);

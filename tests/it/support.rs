@@ -1,5 +1,6 @@
 //! What the tests share: issuers that sign anything, builders with valid defaults, the real servers of ring 3.
 
+pub(crate) mod api_server;
 pub(crate) mod broker;
 pub(crate) mod issuer;
 pub(crate) mod server;

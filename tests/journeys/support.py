@@ -124,9 +124,9 @@ class Broker:
         self.process = None
         self.created = False
 
-    def start(self, deadline=15.0):
-        """Starts the broker and waits until it says that it is ready. Returns the seconds that took."""
-        command = [CAMBIO, "serve", "--config", str(self.folder / "cambio.yaml")]
+    def start(self, deadline=15.0, prefix=(), binary=None):
+        """Starts the broker, behind `prefix`, and waits until it says that it is ready. Returns the seconds that took."""
+        command = [*prefix, str(binary or CAMBIO), "serve", "--config", str(self.folder / "cambio.yaml")]
         if not self.created:
             command.append("--create")
             self.created = True
@@ -192,7 +192,7 @@ class Tally:
     """Counts what a journey saw, and ends it with the line that `tests/run` reads."""
 
     def __init__(self):
-        self.passed = self.failed = 0
+        self.passed = self.failed = self.skipped = 0
 
     def check(self, sentence, holds, found=""):
         if holds:
@@ -202,6 +202,11 @@ class Tally:
             self.failed += 1
             print(f"FAILED  {sentence} {found}")
 
+    def skip(self, reason):
+        self.skipped += 1
+        print(f"skipped: {reason}")
+
     def end(self):
-        print(f"{self.passed} passed, {self.failed} failed")
+        skipped = f", {self.skipped} skipped" if self.skipped else ""
+        print(f"{self.passed} passed, {self.failed} failed{skipped}")
         sys.exit(1 if self.failed or not self.passed else 0)

@@ -1,41 +1,11 @@
-# What AWS needs to know of the broker: its issuer, and one role that trusts it. `terraform apply` with
-# `-var issuer=https://broker.example` in the account whose role is to be had; see docs/targets/aws.md.
-
-terraform {
-  required_version = ">= 1.5"
-  required_providers {
-    aws = {
-      source  = "hashicorp/aws"
-      version = ">= 5.81"
-    }
-  }
-}
-
-variable "issuer" {
-  type        = string
-  description = "The broker's issuer URL, exactly as its configuration has it: https, no slash at the end."
-
-  validation {
-    condition     = startswith(var.issuer, "https://") && !endswith(var.issuer, "/")
-    error_message = "The issuer is an https URL without a slash at its end."
-  }
-}
-
-variable "audience" {
-  type        = string
-  default     = "sts.amazonaws.com"
-  description = "The `assertion.audience` of the target."
-}
-
-variable "subjects" {
-  type        = list(string)
-  description = "Who may have the role, as the broker names them: `github:repository_id:1296269`. No pattern."
-}
+# What AWS needs to know of the broker: its issuer, and roles that trust it. docs/targets/aws.md.
 
 locals {
   # Condition keys are called by the issuer without its scheme.
   provider = trimprefix(var.issuer, "https://")
 }
+
+data "aws_region" "here" {}
 
 resource "aws_iam_openid_connect_provider" "cambio" {
   url            = var.issuer
@@ -43,6 +13,8 @@ resource "aws_iam_openid_connect_provider" "cambio" {
 }
 
 data "aws_iam_policy_document" "trust" {
+  for_each = var.roles
+
   statement {
     # TagSession and SetSourceIdentity: without them AWS refuses a session that carries tags or a source identity.
     actions = [
@@ -66,17 +38,26 @@ data "aws_iam_policy_document" "trust" {
     condition {
       test     = "StringEquals"
       variable = "${local.provider}:sub"
-      values   = var.subjects
+      values   = each.value.subjects
     }
   }
 }
 
-resource "aws_iam_role" "deploy" {
-  name                 = "deploy"
-  max_session_duration = 3600
-  assume_role_policy   = data.aws_iam_policy_document.trust.json
+resource "aws_iam_role" "role" {
+  for_each = var.roles
+
+  name                 = "cambio-${each.key}"
+  description          = "What Cambio grants as ${each.key}"
+  max_session_duration = each.value.max_session_duration
+  permissions_boundary = each.value.permissions_boundary
+  assume_role_policy   = data.aws_iam_policy_document.trust[each.key].json
 }
 
-output "role_arn" {
-  value = aws_iam_role.deploy.arn
+resource "aws_iam_role_policy_attachment" "role" {
+  for_each = merge([
+    for name, role in var.roles : { for arn in role.policy_arns : "${name} ${arn}" => { role = name, arn = arn } }
+  ]...)
+
+  role       = aws_iam_role.role[each.value.role].name
+  policy_arn = each.value.arn
 }

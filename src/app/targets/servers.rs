@@ -6,8 +6,8 @@ use crate::{
     app::scene::SceneError,
     chance::Chance,
     config::{
-        Config, MysqlConfig, PostgresConfig, RedisConfig, ServerConfig, ServerTls, TargetConfig,
-        TargetKind,
+        Bounds, Config, MysqlConfig, PostgresConfig, RedisConfig, ServerConfig, ServerTls,
+        TargetConfig, TargetKind,
     },
     mint::{
         examine::Examine,
@@ -28,10 +28,8 @@ pub(super) struct Server {
     pub(super) examiner: Arc<dyn Examine>,
     /// The names of its logins.
     pub(super) names: Names,
-    /// How many connections at once.
-    pub(super) connections: u32,
-    /// How many logins one subject may hold at once.
-    pub(super) per_subject: u32,
+    /// How much of it may be taken up.
+    pub(super) bounds: Bounds,
 }
 
 /// The server of `target`; `None` for a kind without one.
@@ -77,21 +75,15 @@ fn postgres(
             }
             ServerTls::DangerouslyPlain => postgres::Protection::DangerouslyPlain,
         },
-        connections: usize::try_from(server.connections).unwrap_or(1),
+        connections: usize::try_from(server.bounds.connections).unwrap_or(1),
         home: configured.maintenance_database.clone(),
         databases: configured.databases.clone(),
         owner: configured.owner.clone(),
         roles: configured.roles.clone(),
     };
-    let (connections, per_subject) = (server.connections, server.per_subject);
+    let bounds = server.bounds;
     let server = Arc::new(Postgres::of(wanted, names.clone(), Arc::clone(chance))?);
-    Ok(Server {
-        logins: Arc::clone(&server) as _,
-        examiner: server,
-        names,
-        connections,
-        per_subject,
-    })
+    Ok(Server { logins: Arc::clone(&server) as _, examiner: server, names, bounds })
 }
 
 fn mysql(configured: &MysqlConfig, names: Names) -> Server {
@@ -104,8 +96,8 @@ fn mysql(configured: &MysqlConfig, names: Names) -> Server {
         sessions: configured.sessions,
         roles: configured.roles.clone(),
     }));
-    let (connections, per_subject) = (configured.server.connections, configured.server.per_subject);
-    Server { logins: Arc::clone(&server) as _, examiner: server, names, connections, per_subject }
+    let bounds = configured.server.bounds;
+    Server { logins: Arc::clone(&server) as _, examiner: server, names, bounds }
 }
 
 fn redis(configured: &RedisConfig, names: Names) -> Server {
@@ -115,8 +107,8 @@ fn redis(configured: &RedisConfig, names: Names) -> Server {
         database: configured.database,
         roles: configured.roles.clone(),
     }));
-    let (connections, per_subject) = (configured.server.connections, configured.server.per_subject);
-    Server { logins: Arc::clone(&server) as _, examiner: server, names, connections, per_subject }
+    let bounds = configured.server.bounds;
+    Server { logins: Arc::clone(&server) as _, examiner: server, names, bounds }
 }
 
 fn reach(server: &ServerConfig) -> Reach {
@@ -129,6 +121,6 @@ fn reach(server: &ServerConfig) -> Reach {
         },
         user: server.user.clone(),
         password_file: server.password_file.clone(),
-        connections: server.connections,
+        connections: server.bounds.connections,
     }
 }

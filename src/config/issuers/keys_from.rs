@@ -185,7 +185,7 @@ fn discovered(reader: &mut Reader<'_>, map: &Node) -> Discovered {
 }
 
 /// The https URL under `key`. It has the rules of an issuer, so that no password can hide in it.
-fn https(reader: &mut Reader<'_>, map: &Node, key: &str) -> Option<Url> {
+pub(super) fn https(reader: &mut Reader<'_>, map: &Node, key: &str) -> Option<Url> {
     let (found, at) = text(map, key)?;
     let url = parse_url(reader, at, key, found, "https, host, path: no userinfo, no query")?;
     Url::parse(url.as_str()).ok()

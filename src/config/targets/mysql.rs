@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{
     ALIASES, CEILING, ENDS, ENVIRONMENT, GRANTED_BY, NAME,
-    server::{self, CONNECTIONS, HOST, PASSWORD_FILE, PER_SUBJECT, PORT, ServerConfig, TLS, USER},
+    server::{
+        self, CONNECTIONS, HOST, IN_ALL, PASSWORD_FILE, PER_SUBJECT, PORT, ServerConfig, TLS, USER,
+    },
 };
 use crate::{
     config::reader::{Reader, number, text, texts},
@@ -92,6 +94,7 @@ pub(super) static MYSQL: Fields = Fields {
         PASSWORD_FILE,
         CONNECTIONS,
         PER_SUBJECT,
+        IN_ALL,
         ENDS,
         Field::optional(
             "database",

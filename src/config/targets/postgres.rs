@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     ALIASES, CEILING, ENVIRONMENT, FLOOR, GRANTED_BY, NAME,
-    server::{self, CONNECTIONS, HOST, PASSWORD_FILE, PER_SUBJECT, PORT, ServerConfig, TLS, USER},
+    server::{
+        self, CONNECTIONS, HOST, IN_ALL, PASSWORD_FILE, PER_SUBJECT, PORT, ServerConfig, TLS, USER,
+    },
 };
 use crate::{
     config::reader::{Reader, number, text, texts},
@@ -88,6 +90,7 @@ pub(super) static POSTGRES: Fields = Fields {
         PASSWORD_FILE,
         CONNECTIONS,
         PER_SUBJECT,
+        IN_ALL,
         Field::optional(
             "maintenance_database",
             "The database that we connect to ourselves. Default: `postgres`",

@@ -23,10 +23,19 @@ pub struct ServerConfig {
     pub user: String,
     /// Our password there.
     pub password_file: PathBuf,
-    /// How many connections at once.
+    /// How much of it may be taken up.
+    pub bounds: Bounds,
+}
+
+/// How much of a server may be taken up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// How many connections of ours at once.
     pub connections: u32,
     /// How many logins one subject may hold at once.
     pub per_subject: u32,
+    /// How many logins all subjects together may hold at once.
+    pub in_all: Option<u32>,
 }
 
 /// How the connection to a server is protected.
@@ -89,6 +98,12 @@ pub(super) const PER_SUBJECT: Field = Field::optional(
     Shape::Integer(1, 10_000),
 );
 
+pub(super) const IN_ALL: Field = Field::optional(
+    "logins_in_all",
+    "How many logins all subjects together may hold at once. Default: no bound but that of each subject",
+    Shape::Integer(1, 10_000),
+);
+
 /// The server of the target `node`; `port` is the usual one of its kind.
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node, port: u16) -> Option<ServerConfig> {
     let password_file = reader.path(node, "password_file", Need::Secret);
@@ -100,8 +115,11 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, port: u16) -> Option<Se
         tls: tls?,
         user: text(node, "user")?.0.to_owned(),
         password_file: password_file?,
-        connections: number(Some(node), "connections", 4),
-        per_subject: number(Some(node), "logins_per_subject", 20),
+        bounds: Bounds {
+            connections: number(Some(node), "connections", 4),
+            per_subject: number(Some(node), "logins_per_subject", 20),
+            in_all: node.find("logins_in_all").map(|_| number(Some(node), "logins_in_all", 1)),
+        },
     })
 }
 

@@ -44,10 +44,12 @@ fn of(refusal: &Refusal) -> (StatusCode, &'static str) {
         },
         Refusal::TooMany { .. } => (StatusCode::TOO_MANY_REQUESTS, "Throttling"),
         // Every SDK tries again on this one.
-        Refusal::SubjectToken(Rejection::KeysUnavailable { .. })
-        | Refusal::ActorToken(Rejection::KeysUnavailable { .. }) => {
-            (StatusCode::BAD_REQUEST, "IDPCommunicationError")
-        }
+        Refusal::SubjectToken(
+            Rejection::KeysUnavailable { .. } | Rejection::ReviewUnavailable { .. },
+        )
+        | Refusal::ActorToken(
+            Rejection::KeysUnavailable { .. } | Rejection::ReviewUnavailable { .. },
+        ) => (StatusCode::BAD_REQUEST, "IDPCommunicationError"),
         Refusal::SubjectToken(rejection) | Refusal::ActorToken(rejection) => of_token(rejection),
         Refusal::Denied(denial) => match denial.reason {
             DenialReason::Lifetime { .. } => INVALID,
@@ -72,7 +74,7 @@ fn of(refusal: &Refusal) -> (StatusCode, &'static str) {
             | CommitError::Full => UNAVAILABLE,
             CommitError::TooLarge(_) => FAILED,
         },
-        Refusal::NotReady(_) => UNAVAILABLE,
+        Refusal::NoRoom { .. } | Refusal::NotReady(_) => UNAVAILABLE,
         Refusal::Internal(_) => FAILED,
     }
 }
@@ -90,7 +92,9 @@ fn of_token(rejection: &Rejection) -> (StatusCode, &'static str) {
         | Rejection::NoKey { .. }
         | Rejection::KeysUnavailable { .. }
         | Rejection::Signature { .. }
-        | Rejection::Claim { .. } => BAD_TOKEN,
+        | Rejection::Claim { .. }
+        | Rejection::NotStanding { .. }
+        | Rejection::ReviewUnavailable { .. } => BAD_TOKEN,
     }
 }
 
@@ -108,9 +112,7 @@ fn of_mint(error: &MintError) -> (StatusCode, &'static str) {
         MintError::Unsuited(Unsuited::TooLarge, _) => {
             (StatusCode::BAD_REQUEST, "PackedPolicyTooLarge")
         }
-        MintError::NoKey(_) | MintError::Busy(_) | MintError::Full(_) | MintError::Unknown(_) => {
-            UNAVAILABLE
-        }
+        MintError::NoKey(_) | MintError::Busy(_) | MintError::Unknown(_) => UNAVAILABLE,
         MintError::Internal(_) => FAILED,
     }
 }

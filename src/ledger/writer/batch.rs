@@ -45,6 +45,8 @@ enum Fate {
     Spent,
     /// It becomes a refusal's entry.
     Blocked(BlockId),
+    /// It becomes a refusal's entry: no room before this instant.
+    NoRoom(Instant),
     /// It leaves no entry.
     Out(Result<Committed, CommitError>),
 }
@@ -199,7 +201,7 @@ impl Scribe {
         Ok(())
     }
 
-    /// What only the store can tell: spends and the epoch of the key ring.
+    /// What only the store can tell: spends, the epoch of the key ring, room for leases.
     fn claim(&mut self, judged: &mut [Judged]) -> Result<(), String> {
         let claims: Vec<_> = judged.iter().map(Judged::claim).collect();
         let verdicts = self.journal.claim(&claims).map_err(|error| error.to_string())?;
@@ -211,6 +213,7 @@ impl Scribe {
                 Verdict::Holds => {}
                 Verdict::Overtaken => it.fate = Fate::Overtaken,
                 Verdict::AlreadySpent => it.fate = Fate::Spent,
+                Verdict::NoRoom(until) => it.fate = Fate::NoRoom(until),
                 Verdict::Stale { found } => it.fate = Fate::Out(Ok(Committed::Stale { found })),
             }
         }
@@ -240,7 +243,8 @@ impl Judged {
             (_, Event::Lease { id, step, .. }) => Some((*id, *step)),
             _ => None,
         };
-        Claim { spend: self.proposal.spend.as_ref(), epoch, lease }
+        let (spend, opens) = (self.proposal.spend.as_ref(), self.proposal.lease.as_ref());
+        Claim { spend, epoch, lease, opens }
     }
 }
 
@@ -255,6 +259,7 @@ fn row(it: &mut Judged, stamp: &Stamp) -> Option<Row> {
         Fate::Stands | Fate::Overtaken => None,
         Fate::Spent => Some("already_spent"),
         Fate::Blocked(_) => Some("blocked"),
+        Fate::NoRoom(_) => Some("no_room"),
         Fate::Out(_) => return None,
     };
     if let (Some(reason), Event::Granted(granted)) = (reason, &it.proposal.event) {
@@ -327,7 +332,7 @@ fn answer(judged: Vec<Judged>, batch: &Batch, shared: &Shared) {
     for it in judged {
         let receipt = match it.fate {
             Fate::Out(_) => None,
-            Fate::Stands | Fate::Overtaken | Fate::Spent | Fate::Blocked(_) => {
+            Fate::Stands | Fate::Overtaken | Fate::Spent | Fate::Blocked(_) | Fate::NoRoom(_) => {
                 rows.next().map(receipt_of)
             }
         };
@@ -337,9 +342,11 @@ fn answer(judged: Vec<Judged>, batch: &Batch, shared: &Shared) {
             (Fate::Overtaken, Some(receipt)) => Ok(Committed::Overtaken(receipt)),
             (Fate::Spent, Some(receipt)) => Ok(Committed::AlreadySpent(receipt)),
             (Fate::Blocked(id), Some(receipt)) => Ok(Committed::Blocked(receipt, id)),
-            (Fate::Stands | Fate::Overtaken | Fate::Spent | Fate::Blocked(_), None) => {
-                Err(CommitError::Stopped("an entry is missing".to_owned()))
-            }
+            (Fate::NoRoom(until), Some(receipt)) => Ok(Committed::NoRoom(receipt, until)),
+            (
+                Fate::Stands | Fate::Overtaken | Fate::Spent | Fate::Blocked(_) | Fate::NoRoom(_),
+                None,
+            ) => Err(CommitError::Stopped("an entry is missing".to_owned())),
         };
         if let Some(answer) = it.answer {
             shared.waiting.fetch_sub(1, Ordering::Relaxed);

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fs::File, path::PathBuf};
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 
 use crate::{
     clock::Instant,
@@ -12,7 +12,7 @@ use crate::{
         journal::{Batch, Claim, Journal, JournalError, Row, Standing, Verdict},
         tree::sha256,
     },
-    store::sqlite::read,
+    store::sqlite::{leases, read},
 };
 
 /// From this size on the WAL is moved into the database, after the answers are out.
@@ -146,16 +146,17 @@ fn checkpoint(connection: &Connection) -> Result<(), JournalError> {
 
 /// What the claims of a batch that were judged before this one will have changed.
 #[derive(Default)]
-struct Earlier {
+struct Earlier<'a> {
     epoch: Option<u64>,
     leases: HashMap<LeaseId, LeaseState>,
+    opened: Vec<&'a LeaseIntent>,
 }
 
 /// One verdict. Nothing is used up by a claim that does not hold as a whole.
-fn judge(
+fn judge<'a>(
     connection: &Connection,
-    claim: &Claim<'_>,
-    earlier: &mut Earlier,
+    claim: &Claim<'a>,
+    earlier: &mut Earlier<'a>,
 ) -> Result<Verdict, JournalError> {
     if let Some((wanted, _)) = claim.epoch {
         let found = match earlier.epoch {
@@ -166,11 +167,17 @@ fn judge(
             return Ok(Verdict::Stale { found });
         }
     }
+    if let Some(until) =
+        claim.opens.map_or(Ok(None), |lease| leases::no_room(connection, lease, &earlier.opened))?
+    {
+        return Ok(Verdict::NoRoom(until));
+    }
     if let Some(spend) = claim.spend
         && !redeem(connection, spend)?
     {
         return Ok(Verdict::AlreadySpent);
     }
+    earlier.opened.extend(claim.opens);
     if let Some((_, next)) = claim.epoch {
         // Whoever comes later in this batch from the same epoch is too late.
         earlier.epoch = Some(next);
@@ -178,7 +185,7 @@ fn judge(
     let Some((id, step)) = claim.lease else { return Ok(Verdict::Holds) };
     let from = match earlier.leases.get(&id) {
         Some(from) => Some(*from),
-        None => state_of(connection, id)?.map(|(from, ..)| from),
+        None => leases::state_of(connection, id)?.map(|(from, ..)| from),
     };
     if from.is_some_and(|from| !step.may_follow(from)) {
         return Ok(Verdict::Overtaken);
@@ -234,10 +241,10 @@ fn insert(connection: &Connection, row: &Row) -> Result<(), JournalError> {
             .execute(params![index, facts.salt, facts.json])?;
     }
     if let Some(lease) = &row.lease {
-        open_lease(connection, index, lease)?;
+        leases::open(connection, index, lease)?;
     }
     if let Some((id, step)) = &row.lease_step {
-        step_lease(connection, *id, *step)?;
+        leases::step(connection, *id, *step)?;
     }
     if let Some(digest) = &row.policy {
         connection
@@ -250,59 +257,6 @@ fn insert(connection: &Connection, row: &Row) -> Result<(), JournalError> {
             .execute(params![index, signed(*size)?, root])?;
     }
     row.change.as_ref().map_or(Ok(()), |change| apply(connection, index, change))
-}
-
-fn open_lease(
-    connection: &Connection,
-    index: i64,
-    lease: &LeaseIntent,
-) -> Result<(), JournalError> {
-    connection
-        .prepare_cached(
-            "INSERT INTO lease (id, idx, target, object, mint_deadline, worst_end, token, state, due) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        )?
-        .execute(params![
-            lease.id.as_bytes(),
-            index,
-            lease.target.as_str(),
-            lease.object,
-            at(lease.mint_deadline),
-            at(lease.worst_end),
-            lease.token,
-            LeaseState::Opened.as_str(),
-            LeaseState::Opened.due(lease.mint_deadline, lease.worst_end).map(at),
-        ])?;
-    Ok(())
-}
-
-/// Where a lease stands, its mint deadline and its worst end.
-fn state_of(
-    connection: &Connection,
-    id: LeaseId,
-) -> Result<Option<(LeaseState, Instant, Instant)>, JournalError> {
-    let found: Option<(String, i64, i64)> = connection
-        .prepare_cached("SELECT state, mint_deadline, worst_end FROM lease WHERE id = ?1")?
-        .query_row([id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-        .optional()?;
-    let Some((word, deadline, end)) = found else { return Ok(None) };
-    let state = LeaseState::of(&word)
-        .ok_or_else(|| JournalError(format!("`{word}` is no state of a lease")))?;
-    let instant = |at: i64| Instant::from_milliseconds(at.unsigned_abs());
-    Ok(Some((state, instant(deadline), instant(end))))
-}
-
-/// A step that may not follow the state that stands is left out: the entry tells of it, the state does not go back.
-fn step_lease(connection: &Connection, id: LeaseId, step: LeaseState) -> Result<(), JournalError> {
-    let Some((from, deadline, end)) = state_of(connection, id)? else { return Ok(()) };
-    if !step.may_follow(from) {
-        return Ok(());
-    }
-    let due = step.due(deadline, end).map(at);
-    connection
-        .prepare_cached("UPDATE lease SET state = ?2, due = ?3 WHERE id = ?1")?
-        .execute(params![id.as_bytes(), step.as_str(), due])?;
-    Ok(())
 }
 
 fn apply(connection: &Connection, index: i64, change: &Change) -> Result<(), JournalError> {
@@ -342,7 +296,7 @@ fn apply(connection: &Connection, index: i64, change: &Change) -> Result<(), Jou
                     .execute([spend_key(spend)])?;
             }
             if let Some((id, state)) = lease {
-                step_lease(connection, *id, *state)?;
+                leases::step(connection, *id, *state)?;
             }
         }
     }
@@ -355,7 +309,7 @@ fn bytes_of(row: &Row) -> u64 {
 }
 
 /// An instant beyond what SQLite's integers hold is its end of time.
-fn at(instant: Instant) -> i64 {
+pub(super) fn at(instant: Instant) -> i64 {
     i64::try_from(instant.milliseconds()).unwrap_or(i64::MAX)
 }
 

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension as _, config::DbConfig, params};
 use crate::store::{StoreError, sqlite::failed};
 
 /// The version of the schema below, in `PRAGMA user_version`.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 /// Which program's file it is, in `PRAGMA application_id`: "Cmb1".
 const APPLICATION: i64 = 0x436d_6231;
@@ -32,8 +32,9 @@ CREATE INDEX spend_end ON spend (forget_at);
 CREATE TABLE lease (
     id BLOB PRIMARY KEY, idx INTEGER NOT NULL, target TEXT NOT NULL, object TEXT NOT NULL,
     mint_deadline INTEGER NOT NULL, worst_end INTEGER NOT NULL, token BLOB NOT NULL,
-    state TEXT NOT NULL, due INTEGER
+    state TEXT NOT NULL, due INTEGER, holder BLOB
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX lease_held ON lease (target, holder, worst_end) WHERE due IS NOT NULL;
 CREATE INDEX lease_due ON lease (target, due, state) WHERE due IS NOT NULL;
 CREATE UNIQUE INDEX lease_token ON lease (token);
 CREATE TABLE block (id BLOB PRIMARY KEY, idx INTEGER NOT NULL, block TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -42,6 +43,13 @@ CREATE TABLE key_ring (one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER NO
 CREATE TABLE checkpoint (size INTEGER PRIMARY KEY, time INTEGER NOT NULL, note TEXT NOT NULL) STRICT;
 CREATE TABLE fork (idx INTEGER PRIMARY KEY, size INTEGER NOT NULL, root BLOB NOT NULL) STRICT;
 ";
+
+/// What brings an older store to the next version; the first one to version 2. A lease from before has no holder: it counts among
+/// all, and in nobody's share.
+const UPGRADES: [&str; 1] = ["
+ALTER TABLE lease ADD COLUMN holder BLOB;
+CREATE INDEX lease_held ON lease (target, holder, worst_end) WHERE due IS NOT NULL;
+"];
 
 /// Small tables on whose pages everything depends, in a store that is too large to check whole at each start.
 const ALWAYS_CHECKED: [&str; 5] = ["meta", "key_ring", "block", "fork", "tile_root"];
@@ -95,15 +103,41 @@ pub(super) fn empty_wal(connection: &Connection) -> Result<(), StoreError> {
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(failed)
 }
 
+/// Brings a store of an older version to this one, step by step, each in a transaction of its own. It can't be taken back: an
+/// older program refuses the store from then on.
+pub(super) fn upgrade(connection: &mut Connection) -> Result<(), StoreError> {
+    let found = version(connection)?;
+    let done = usize::try_from(found.saturating_sub(1)).unwrap_or(usize::MAX);
+    for (step, version) in UPGRADES.iter().zip(2_i64..).skip(done) {
+        let transaction = connection.transaction().map_err(failed)?;
+        transaction.execute_batch(step).map_err(failed)?;
+        transaction.pragma_update(None, "user_version", version).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        tracing::info!("the store is of version {version} now");
+    }
+    Ok(())
+}
+
+/// What a reader wants: this version, no other.
 pub(super) fn check_version(connection: &Connection) -> Result<(), StoreError> {
+    match version(connection)? {
+        VERSION => Ok(()),
+        found => Err(StoreError::Older { found, known: VERSION }),
+    }
+}
+
+/// The version of a store that this program can read, or bring to its own.
+pub(super) fn version(connection: &Connection) -> Result<i64, StoreError> {
     let application: i64 = pragma(connection, "application_id")?;
     if application != APPLICATION {
         return Err(StoreError::Damaged(format!("found application id {application}")));
     }
     match pragma(connection, "user_version")? {
         found if found > VERSION => Err(StoreError::Newer { found, known: VERSION }),
-        VERSION => Ok(()),
-        found => Err(StoreError::Damaged(format!("found schema {found}, expected {VERSION}"))),
+        found if found < 1 => {
+            Err(StoreError::Damaged(format!("found schema {found}, expected {VERSION}")))
+        }
+        found => Ok(found),
     }
 }
 

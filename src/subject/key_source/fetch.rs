@@ -2,8 +2,8 @@
 //! only to origins that the configuration names.
 
 use std::{
-    fmt, io,
-    path::{Path, PathBuf},
+    fmt,
+    path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -15,17 +15,13 @@ use reqwest::{
 };
 use rustls::ClientConfig;
 use thiserror::Error;
-use tokio::io::AsyncReadExt as _;
 use url::{Origin, Url};
 
-use super::guard::{Guard, GuardError, Lookup, Reach, SystemLookup};
-use crate::{
-    secret::Secret,
-    web::{self, Roots, WebError, causes},
+use super::{
+    bearer,
+    guard::{Guard, GuardError, Lookup, Reach, SystemLookup},
 };
-
-/// The most bytes of a bearer-token file: a projected service-account token has one or two thousand.
-const MAXIMUM_BEARER: u64 = 16 * 1024;
+use crate::web::{self, Roots, WebError, causes};
 
 /// How long a peer may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,21 +227,9 @@ impl Fetcher {
         if url.origin() != *origin {
             return Ok(None);
         }
-        let fail = |reason: &str| FetchError::Bearer(format!("`{}` {reason}", path.display()));
-        let token = read_token(path).await.map_err(|error| fail(&error.to_string()))?;
-        let token = token.reveal_text().map(str::trim_ascii).filter(|token| !token.is_empty());
-        let token = token.ok_or_else(|| fail("is empty or not text"))?;
-        let mut value = HeaderValue::try_from(format!("Bearer {token}"))
-            .map_err(|_| fail("does not hold a token"))?;
-        value.set_sensitive(true);
-        Ok(Some(value))
+        let token = bearer::read(path).await.map_err(FetchError::Bearer)?;
+        bearer::header(&token, path).map(Some).map_err(FetchError::Bearer)
     }
-}
-
-async fn read_token(path: &Path) -> io::Result<Secret> {
-    let mut bytes = Vec::new();
-    tokio::fs::File::open(path).await?.take(MAXIMUM_BEARER).read_to_end(&mut bytes).await?;
-    Ok(Secret::new(bytes))
 }
 
 fn tls(bounds: &Bounds) -> Result<ClientConfig, FetchError> {

@@ -40,7 +40,7 @@ use crate::support::{
 
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
-fn granted(access_token: &str, kind: &str) -> Reply {
+pub(super) fn granted(access_token: &str, kind: &str) -> Reply {
     Reply::json(
         200,
         json!({

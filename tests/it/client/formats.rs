@@ -77,7 +77,6 @@ async fn a_token_in_every_format() {
     CAMBIO_TOKEN=e30.eyJzdWIiOiJhIn0.c2ln
     --- aws-process
     Usage: format `aws-process` can't carry a token; what can: token, json, env, dotenv, gcp-executable, kubernetes, docker, git; exchange `ex_1` is done, and its credential is dropped
-      hint: lease `ls_1` ends by itself; who runs the broker can end it now
     --- gcp-executable
     {"version":1,"success":true,"token_type":"urn:ietf:params:oauth:token-type:id_token","id_token":"e30.eyJzdWIiOiJhIn0.c2ln","expiration_time":1800000900}
     --- kubernetes
@@ -90,10 +89,8 @@ async fn a_token_in_every_format() {
     password_expiry_utc=1800000900
     --- pgpass
     Usage: format `pgpass` can't carry a token; what can: token, json, env, dotenv, gcp-executable, kubernetes, docker, git; exchange `ex_1` is done, and its credential is dropped
-      hint: lease `ls_1` ends by itself; who runs the broker can end it now
     --- uri
     Usage: format `uri` can't carry a token; what can: token, json, env, dotenv, gcp-executable, kubernetes, docker, git; exchange `ex_1` is done, and its credential is dropped
-      hint: lease `ls_1` ends by itself; who runs the broker can end it now
     "#);
 }
 
@@ -115,19 +112,14 @@ async fn a_postgres_login_in_every_format() {
     Usage: the value of `PGPASSWORD` holds a quote or a backslash, which `.env` files spell in different ways: take `--format env`
     --- aws-process
     Usage: format `aws-process` can't carry a postgres login; what can: token, json, env, dotenv, pgpass, uri; exchange `ex_1` is done, and its credential is dropped
-      hint: lease `ls_1` ends by itself; who runs the broker can end it now
     --- gcp-executable
     Usage: format `gcp-executable` can't carry a postgres login; what can: token, json, env, dotenv, pgpass, uri; exchange `ex_1` is done, and its credential is dropped
-      hint: lease `ls_1` ends by itself; who runs the broker can end it now
     --- kubernetes
     Usage: format `kubernetes` can't carry a postgres login; what can: token, json, env, dotenv, pgpass, uri; exchange `ex_1` is done, and its credential is dropped
-      hint: lease `ls_1` ends by itself; who runs the broker can end it now
     --- docker
     Usage: format `docker` can't carry a postgres login; what can: token, json, env, dotenv, pgpass, uri; exchange `ex_1` is done, and its credential is dropped
-      hint: lease `ls_1` ends by itself; who runs the broker can end it now
     --- git
     Usage: format `git` can't carry a postgres login; what can: token, json, env, dotenv, pgpass, uri; exchange `ex_1` is done, and its credential is dropped
-      hint: lease `ls_1` ends by itself; who runs the broker can end it now
     --- pgpass
     db.example:5432:orders:cambio_ls_1:p'a\:s\\s$w`ord
     --- uri
@@ -206,22 +198,16 @@ async fn an_aws_session_in_every_format() {
     {"Version":1,"AccessKeyId":"ASIAEXAMPLE","SecretAccessKey":"se/cr+et=","SessionToken":"session//token==","Expiration":"2027-01-15T08:15:00Z"}
     --- gcp-executable
     Usage: format `gcp-executable` can't carry an aws session; what can: token, json, env, dotenv, aws-process; exchange `ex_1` is done, and its credential is dropped
-      hint: lease `ls_1` ends by itself; who runs the broker can end it now
     --- kubernetes
     Usage: format `kubernetes` can't carry an aws session; what can: token, json, env, dotenv, aws-process; exchange `ex_1` is done, and its credential is dropped
-      hint: lease `ls_1` ends by itself; who runs the broker can end it now
     --- docker
     Usage: format `docker` can't carry an aws session; what can: token, json, env, dotenv, aws-process; exchange `ex_1` is done, and its credential is dropped
-      hint: lease `ls_1` ends by itself; who runs the broker can end it now
     --- git
     Usage: format `git` can't carry an aws session; what can: token, json, env, dotenv, aws-process; exchange `ex_1` is done, and its credential is dropped
-      hint: lease `ls_1` ends by itself; who runs the broker can end it now
     --- pgpass
     Usage: format `pgpass` can't carry an aws session; what can: token, json, env, dotenv, aws-process; exchange `ex_1` is done, and its credential is dropped
-      hint: lease `ls_1` ends by itself; who runs the broker can end it now
     --- uri
     Usage: format `uri` can't carry an aws session; what can: token, json, env, dotenv, aws-process; exchange `ex_1` is done, and its credential is dropped
-      hint: lease `ls_1` ends by itself; who runs the broker can end it now
     "#);
 }
 

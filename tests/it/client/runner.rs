@@ -19,7 +19,7 @@ use crate::support::{
 };
 
 /// The binary, with nothing in its environment but `variables`.
-fn cambio(arguments: &[&str], variables: &[(&str, &str)], stdin: &str) -> Output {
+pub(super) fn cambio(arguments: &[&str], variables: &[(&str, &str)], stdin: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_cambio"))
         .args(arguments)
         .env_clear()
@@ -81,7 +81,7 @@ impl Runner {
     }
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(super) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 

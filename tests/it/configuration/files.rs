@@ -25,6 +25,7 @@ impl Home {
             home.mode(file, mode);
         }
         fs::write(home.path("cambio.yaml"), VALID).unwrap();
+        home.mode("cambio.yaml", 0o644);
         home
     }
 
@@ -156,16 +157,44 @@ fn what_anyone_may_write_is_refused() {
     let home = Home::new();
     home.mode("policies", 0o777);
     home.mode("state", 0o1777);
+    home.mode("blue.json", 0o646);
     home.mode("cambio.yaml", 0o666);
     insta::assert_snapshot!(home.says(), @r"
     ~/cambio.yaml:1:1: anyone may write to the configuration
       hint: chmod o-w it
     ~/cambio.yaml:4:7: `data`: anyone may write to directory `~/state`
       hint: chmod o-w it
+    ~/cambio.yaml:13:29: `file`: anyone may write to `~/blue.json`
+      hint: chmod o-w it
     ~/cambio.yaml:26:24: `directory`: anyone may write to directory `~/policies`
       hint: chmod o-w it
     ~/cambio.yaml:27:26: `path`: anyone may write to directory `~/state`
       hint: chmod o-w it
+    ");
+}
+
+#[test]
+fn a_configuration_that_its_group_may_write_to_is_told_of() {
+    let home = Home::new();
+    home.mode("cambio.yaml", 0o664);
+    insta::assert_snapshot!(home.says(), @r"
+    warned: ~/cambio.yaml:1:1: its group may write to the configuration
+      hint: `cambio serve` refuses it so: chmod go-w it
+    ");
+}
+
+#[test]
+fn k12_a_secret_of_another_user_is_refused() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!(
+            "skipped: only root can give a file away (k12_a_secret_of_another_user_is_refused)"
+        );
+    }
+    let home = Home::new();
+    std::os::unix::fs::chown(home.path("kek"), Some(4711), None).unwrap();
+    insta::assert_snapshot!(home.says(), @r"
+    ~/cambio.yaml:29:19: `key_file` names a file of uid 4711, expected ours or root's: it holds a secret
+      hint: chown it, and replace the secret if that user is not to know it
     ");
 }
 

@@ -38,7 +38,7 @@ fn the_shown_mysql_is_read() {
     let target = config.targets.last().unwrap();
     assert!(matches!(target.expiry(), Expiry::ByBroker { ceiling } if ceiling.as_secs() == 1_800));
     let TargetKind::Mysql(mysql) = &target.kind else { panic!("{:?}", target.kind) };
-    assert_eq!((mysql.server.port, mysql.server.connections, mysql.sessions), (3306, 4, 5));
+    assert_eq!((mysql.server.port, mysql.server.bounds.connections, mysql.sessions), (3306, 4, 5));
     assert!(matches!(&mysql.server.tls, ServerTls::VerifyFull { ca_file: Some(_) }));
     assert!(mysql.require_tls);
     assert_eq!(mysql.from.as_str(), "%");

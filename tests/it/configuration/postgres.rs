@@ -40,7 +40,7 @@ fn what_a_postgres_target_leaves_out_is_safe() {
     assert_eq!(target.expiry(), Expiry::Exact { floor, ceiling });
     let TargetKind::Postgres(it) = &target.kind else { panic!("{target:?}") };
     assert_eq!(it.server.tls, ServerTls::VerifyFull { ca_file: None });
-    assert_eq!((it.server.port, it.server.connections), (5432, 4));
+    assert_eq!((it.server.port, it.server.bounds.connections), (5432, 4));
     assert_eq!(it.server.password_file, Path::new("/etc/cambio/db-password"));
     assert_eq!((it.maintenance_database.as_str(), &it.databases), ("postgres", &None));
     assert_eq!(it.owner, None);

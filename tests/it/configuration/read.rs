@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::SocketAddr, path::Path, time::Duration};
 use cambio::{
     config::{
         AnchorConfig, Config, Discovered, JwtType, KeysFrom, LimitsConfig, LogFormat, LogLevel,
-        ProtectorConfig, StoreConfig, TargetKind, TlsConfig,
+        ProtectorConfig, StoreConfig, TargetKind, TlsConfig, TokenReviewConfig,
     },
     grant::{RoleName, TargetName},
     subject::Algorithm,
@@ -91,6 +91,22 @@ fn traces_go_over_tls_or_stay_on_this_machine() {
 }
 
 #[test]
+fn an_api_server_is_asked_within_bounds() {
+    let pinned = "keys: { pinned: { file: blue.json } }";
+    let review = "token_review: { api_server: https://k8s.example.com/blue, ca_file: ca.crt, token_file: token }";
+    let config = read(&with(pinned, &format!("{pinned}\n    {review}")));
+    let expected = TokenReviewConfig {
+        api_server: "https://k8s.example.com/blue".parse().unwrap(),
+        ca_file: "/etc/cambio/ca.crt".into(),
+        token_file: "/etc/cambio/token".into(),
+        timeout: Duration::from_secs(3),
+        max_in_flight: 64,
+    };
+    assert_eq!(config.issuers[1].token_review, Some(expected));
+    assert_eq!(config.issuers[0].token_review, None);
+}
+
+#[test]
 fn an_issuer_starts_from_what_its_provider_is_known_for() {
     let config = read(VALID);
     let [github, blue] = config.issuers.as_slice() else { panic!("two issuers") };
@@ -112,6 +128,7 @@ fn an_issuer_starts_from_what_its_provider_is_known_for() {
     assert_eq!(github.keys, KeysFrom::Discovered(Box::new(plain)));
     assert_eq!(blue.keys, KeysFrom::Pinned { file: "/etc/cambio/blue.json".into() });
     assert_eq!(blue.maximum_lifetime, Duration::from_hours(1));
+    assert_eq!(blue.token_review, None, "nobody is asked unless somebody said so");
     let context = config.policy_context();
     let kinds: Vec<_> = context.iter().map(|(name, preset)| (name.as_str(), preset.name)).collect();
     assert_eq!(kinds, [("blue", "kubernetes"), ("github", "github")]);
@@ -181,7 +198,7 @@ fn problems_of_shape_and_of_meaning_are_told_together_in_the_order_of_the_file()
     cambio.yaml:9:11: issuer name `github` is already taken on line 6
       hint: the name is part of every `sub`: two issuers with one name would be each other
     cambio.yaml:10:5: `colour` is not a key of an issuer
-      hint: expected `name`, `provider`, `issuer`, `audience`, `keys`, `algorithms`, `leeway`, `maximum_lifetime`, `maximum_age` or `accepted_types`
+      hint: expected `name`, `provider`, `issuer`, `audience`, `keys`, `algorithms`, `leeway`, `maximum_lifetime`, `maximum_age`, `accepted_types` or `token_review`
     cambio.yaml:31:19: `public` is `here`, expected an address and a port
       hint: such as `0.0.0.0:8443` or `[::]:8443`: no host names
     ");

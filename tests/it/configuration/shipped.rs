@@ -15,7 +15,7 @@ fn root() -> PathBuf {
 }
 
 /// Compares a committed file with what generates it; with `CAMBIO_BLESS` set, writes it anew.
-fn is_what_we_generate(path: &str, generated: &str) {
+pub(super) fn is_what_we_generate(path: &str, generated: &str) {
     let path = root().join(path);
     if std::env::var_os("CAMBIO_BLESS").is_some() {
         fs::write(&path, generated).unwrap();

@@ -7,7 +7,7 @@ use cambio::{
     id::{BlockId, LeaseId},
     ledger::{
         Block, Change, Commit, CommitError, Committed, Event, LeaseIntent, LeaseState, Operator,
-        Proposal,
+        Proposal, Share,
         entry::Entry,
         reader::{Leases, LedgerReader},
     },
@@ -57,6 +57,7 @@ async fn everything_is_durable_before_the_answer(ledger: &dyn Commit, log: &Log)
         mint_deadline: NOW.plus(Duration::from_secs(10)),
         worst_end: NOW.plus(Duration::from_mins(15)),
         token: [7; 32],
+        share: None,
     };
     let mut proposal = grant(1);
     proposal.lease = Some(lease);
@@ -132,6 +133,7 @@ async fn the_duties_hold_on_sqlite() {
     one_of_a_thousand_spenders_wins(Arc::clone(&ledger)).await;
     a_conflict_is_its_own(&*ledger).await;
     a_step_that_comes_too_late_is_overtaken(&*ledger, &log).await;
+    as_many_leases_open_as_there_is_room_for(Arc::clone(&ledger), &log).await;
     log.clock.pass(Duration::from_secs(5));
     durable(ledger.commit(grant(6)).await);
     log.clock.set(NOW);
@@ -156,6 +158,82 @@ async fn a_step_that_comes_too_late_is_overtaken(ledger: &dyn Commit, log: &Log)
     assert_eq!(stands.state, LeaseState::Revoking, "duty 6");
 }
 
+/// A grant that opens a lease of `holder` at `target`, where it may have three, and all together five.
+fn opening(number: u64, target: &str, holder: u8) -> Proposal {
+    let mut id = [number.to_be_bytes(), [9; 8]].concat();
+    id.resize(16, 0);
+    let share = Share { holder: [holder; 32], of_holder: 3, of_all: Some(5) };
+    let lease = LeaseIntent {
+        id: LeaseId::from_bytes(id.try_into().unwrap()),
+        target: target.into(),
+        object: format!("cambio_{number}"),
+        mint_deadline: NOW.plus(Duration::from_secs(10)),
+        worst_end: NOW.plus(Duration::from_secs(1_000 + number)),
+        token: cambio::ledger::tree::sha256(&number.to_be_bytes()),
+        share: Some(share),
+    };
+    Proposal { lease: Some(lease), ..grant(number) }
+}
+
+/// Duty 7: all at once, and across batches; each end makes room for one.
+async fn as_many_leases_open_as_there_is_room_for(ledger: Arc<dyn Commit>, log: &Log) {
+    let target = "postgres/shared";
+    let tasks = tokio_util::task::TaskTracker::new();
+    let openings: Vec<_> = (5_000..5_020)
+        .map(|number| {
+            let ledger = Arc::clone(&ledger);
+            tasks.spawn(async move { ledger.commit(opening(number, target, 1)).await })
+        })
+        .collect();
+    let mut refused = 0;
+    for it in openings {
+        match it.await.unwrap().unwrap() {
+            Committed::Durable(_) => {}
+            Committed::NoRoom(_, until) => {
+                refused += 1;
+                assert!(until >= NOW.plus(Duration::from_secs(6_000)), "duty 7: the first end");
+            }
+            other => panic!("duty 7: {other:?}"),
+        }
+    }
+    assert_eq!(refused, 17, "duty 7: three of twenty");
+    let full = |outcome| assert!(matches!(outcome, Ok(Committed::NoRoom(..))), "{outcome:?}");
+    durable(ledger.commit(opening(5_100, "postgres/other", 1)).await);
+    durable(ledger.commit(opening(5_101, target, 2)).await);
+    durable(ledger.commit(opening(5_102, target, 3)).await);
+    full(ledger.commit(opening(5_103, target, 4)).await);
+    // What is refused for want of room spends nothing: with room, the same token is good.
+    full(ledger.commit(opening(5_104, target, 2)).await);
+    let open = log.reader.leases(Leases::All, 99).unwrap();
+    let one = open.iter().find(|lease| lease.object == "cambio_5101").unwrap();
+    let step = |step| Proposal::of(Event::Lease { id: one.id, step, by: Some(by()) });
+    durable(ledger.commit(step(LeaseState::Revoking)).await);
+    full(ledger.commit(opening(5_105, target, 4)).await);
+    durable(ledger.commit(step(LeaseState::Revoked)).await);
+    let mut again = opening(5_106, target, 4);
+    again.spend = opening(5_103, target, 4).spend;
+    durable(ledger.commit(again).await);
+}
+
+#[tokio::test]
+async fn a_lease_without_room_leaves_a_refusal_and_spends_nothing() {
+    let log = Log::create();
+    for number in 1..=3 {
+        durable(log.writer.commit(opening(number, "postgres/orders", 1)).await);
+    }
+    let outcome = log.writer.commit(opening(4, "postgres/orders", 1)).await;
+    assert!(
+        matches!(outcome, Ok(Committed::NoRoom(_, until)) if until == NOW.plus(Duration::from_secs(1_001)))
+    );
+    let stored = log.reader.find(exchange(4)).unwrap().unwrap();
+    let entry = Entry::decode(&stored.leaf).unwrap();
+    assert_eq!((entry.kind.as_str(), &entry.body["reason"]), ("refused", &"no_room".into()));
+    assert_eq!(log.reader.leases(Leases::All, 9).unwrap().len(), 3);
+    let mut elsewhere = opening(5, "postgres/other", 1);
+    elsewhere.spend = opening(4, "postgres/orders", 1).spend;
+    durable(log.writer.commit(elsewhere).await);
+}
+
 #[tokio::test]
 async fn a_spent_token_leaves_a_refusal_with_the_facts_of_the_grant() {
     let log = Log::create();
@@ -169,6 +247,7 @@ async fn a_spent_token_leaves_a_refusal_with_the_facts_of_the_grant() {
         mint_deadline: NOW,
         worst_end: NOW,
         token: [7; 32],
+        share: None,
     });
     let outcome = log.writer.commit(again).await;
     assert!(matches!(outcome, Ok(Committed::AlreadySpent(_))), "{outcome:?}");

@@ -137,6 +137,7 @@ impl Bench {
             expiry,
             at_once: AT_ONCE,
             per_subject: 10_000,
+            in_all: None,
         };
         let clock = Arc::clone(&mint.bench.clock) as Arc<dyn Clock>;
         let minter = Arc::new(LoginMinter::of(target, Arc::clone(&server), clock, chance));
@@ -163,7 +164,7 @@ impl Bench {
         let now = self.mint.bench.clock_now();
         Behind {
             exchange_id: ExchangeId::make(now, &SystemChance).unwrap(),
-            subject,
+            subject: subject.unasked().unwrap(),
             actor: None,
             csr: None,
             now,

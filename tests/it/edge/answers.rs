@@ -49,7 +49,12 @@ fn bad_tokens() -> Vec<Rejection> {
         Rejection::NoKey { issuer: issuer(), reason: "secret cause".to_owned() },
         Rejection::Signature { issuer: issuer(), kid: "secret".to_owned() },
         Rejection::Claim { issuer: issuer(), claim: "aud".to_owned(), reason: "x".to_owned() },
+        Rejection::NotStanding { issuer: issuer(), reason: "secret cause".to_owned() },
     ]
+}
+
+fn not_asked() -> Rejection {
+    Rejection::ReviewUnavailable { issuer: issuer(), reason: "secret cause".to_owned() }
 }
 
 /// (refusal, answer to token exchange, code for jwt-bearer where it differs).
@@ -110,6 +115,16 @@ fn table() -> Vec<(Refusal, &'static str, Option<&'static str>)> {
             None,
         ),
         (
+            Refusal::SubjectToken(not_asked()),
+            "503 temporarily_unavailable: the token's issuer can't be asked about it now, again in 5 s",
+            None,
+        ),
+        (
+            Refusal::ActorToken(not_asked()),
+            "503 temporarily_unavailable: the token's issuer can't be asked about it now, again in 5 s",
+            None,
+        ),
+        (
             Refusal::Actor("cycle".to_owned()),
             "400 invalid_request: the actor may not act for this subject",
             GRANT,
@@ -165,8 +180,8 @@ fn table() -> Vec<(Refusal, &'static str, Option<&'static str>)> {
             None,
         ),
         (
-            mint(MintError::Full(Duration::from_secs(90)), true),
-            "429 temporarily_unavailable: as many logins as one subject may hold are live: use one of them, or end one, again in 90 s",
+            Refusal::NoRoom { target: target(), retry_after: Duration::from_secs(90) },
+            "429 temporarily_unavailable: as many logins as may be are live: use one of them, or end one, again in 90 s",
             None,
         ),
         (
@@ -256,6 +271,7 @@ const fn number(refusal: &Refusal) -> usize {
         Refusal::Ledger(_) => 13,
         Refusal::NotReady(_) => 14,
         Refusal::Internal(_) => 15,
+        Refusal::NoRoom { .. } => 16,
     }
 }
 
@@ -264,7 +280,7 @@ fn every_variant_has_a_row() {
     let mut rows: Vec<usize> = table().iter().map(|(refusal, ..)| number(refusal)).collect();
     rows.sort_unstable();
     rows.dedup();
-    assert_eq!(rows, (0..=15).collect::<Vec<_>>());
+    assert_eq!(rows, (0..=16).collect::<Vec<_>>());
 }
 
 #[test]

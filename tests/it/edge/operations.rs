@@ -116,10 +116,13 @@ fn the_metrics_are_documented() {
     metrics.connected("public");
     metrics.connection_refused("total");
     metrics.unaccounted_claim(&github);
+    metrics.token_reviewed(&github, "stands", Duration::from_millis(1));
     let target = "postgres/orders".into();
     metrics.leases([(&target, "active", 3, 1)].into_iter(), [&target].into_iter());
     metrics.lease_ended(Duration::from_secs(1));
     metrics.lease_failed(&target, "unreachable");
+    metrics.target_failed(&target, "busy");
+    metrics.certificate_ends(NOW);
     let text = metrics.text().unwrap();
     let mut exposed: Vec<&str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();

@@ -72,6 +72,24 @@ async fn ask(
     Ok((said.lines().next().unwrap_or_default().to_owned(), agreed))
 }
 
+#[test]
+fn when_the_certificate_ends_is_told_and_told_anew_after_a_reload() {
+    let folder = tempfile::tempdir().unwrap();
+    let until = |year| {
+        let mut params = rcgen::CertificateParams::new(["broker.example".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let signing_key = KeyPair::generate().unwrap();
+        let cert = params.self_signed(&signing_key).unwrap();
+        write(folder.path(), &CertifiedKey { cert, signing_key });
+    };
+    until(2030);
+    let tls = load(folder.path()).unwrap();
+    assert_eq!(tls.ends().seconds(), 1_893_456_000);
+    until(2031);
+    tls.reload().unwrap();
+    assert_eq!(tls.ends().seconds(), 1_924_992_000);
+}
+
 #[tokio::test]
 async fn tls_1_2_and_1_3_are_spoken_and_http_2_is_not_offered() {
     let folder = tempfile::tempdir().unwrap();

@@ -38,6 +38,7 @@ async fn delegating() -> Broker {
             maximum_lifetime: Duration::from_hours(1),
             maximum_age: None,
             accepted_types: BTreeSet::from(["at+jwt".to_owned()]),
+            token_review: None,
         });
     })
     .await

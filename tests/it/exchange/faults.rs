@@ -47,6 +47,7 @@ async fn with_discovered(issuer: &ServedIssuer) -> Serving {
             maximum_lifetime: Duration::from_hours(1),
             maximum_age: None,
             accepted_types: BTreeSet::from(["JWT".to_owned()]),
+            token_review: None,
         });
     })
     .await

@@ -106,6 +106,7 @@ impl Mint {
             maximum_age: None,
             accepted_types: BTreeSet::from(["at+jwt".to_owned()]),
             keys: Arc::new(OwnKeys::of(Arc::clone(self.keyring()))),
+            review: None,
         });
         let issuers = Issuers::of([self.ci.configured_as("ci")].into_iter().chain(own)).unwrap();
         let verifier = Verifier::new(issuers, Arc::clone(&self.bench.clock) as Arc<dyn Clock>);
@@ -120,6 +121,7 @@ impl Mint {
     pub(crate) fn behind<'a>(&self, subject: &'a VerifiedSubject) -> Behind<'a> {
         let now = self.bench.clock_now();
         let exchange_id = ExchangeId::make(now, &*self.chance).unwrap();
+        let subject = subject.unasked().unwrap();
         Behind { exchange_id, subject, actor: None, now, csr: None }
     }
 
@@ -488,8 +490,8 @@ async fn x07_the_chain_of_actors_is_kept_pruned_to_identities_and_never_spliced(
     let robot = verify(token("robot").sign()).await;
     let acting_robot = verify(token("robot").claim("act", json!({ "sub": "a3" })).sign()).await;
     let act = |subject: &VerifiedSubject, actor: Option<&VerifiedSubject>| {
+        let actor = actor.map(|actor| actor.unasked().unwrap());
         let behind = Behind { actor, ..mint.behind(subject) };
-        let behind = Behind { subject, ..behind };
         let prepared = minter.prepare(&grant(600), behind).map_err(|error| error.to_string())?;
         Ok::<_, String>(claims_of(&prepared)["act"].clone())
     };

@@ -168,6 +168,7 @@ impl Bench {
             mint_deadline: self.now().plus(DEADLINE),
             worst_end: self.now().plus(LIFETIME),
             token: sha256(&number.to_le_bytes()),
+            share: None,
         }
     }
 

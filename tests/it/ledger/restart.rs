@@ -5,11 +5,16 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use cambio::{
     clock::{Clock as _, ManualClock},
-    ledger::{Commit as _, entry::Entry, verify::verify, writer::StartError},
+    id::LeaseId,
+    ledger::{
+        Commit as _, Committed, LeaseIntent, Share, entry::Entry, reader::Leases, verify::verify,
+        writer::StartError,
+    },
     store::{Store, StoreError},
 };
 
@@ -183,11 +188,46 @@ async fn k09_the_writer_flushes_fully_in_wal_mode_and_the_library_is_new_enough(
     assert_eq!(mode, "wal");
 }
 
+/// A store of the first schema, with a live lease in it: brought up to date by whoever opens it for writing, and by nobody else.
+#[tokio::test]
+async fn v08_an_older_store_is_brought_up_to_date_and_loses_nothing() {
+    let log = Log::create();
+    let lease = |number: u8, share| LeaseIntent {
+        id: LeaseId::from_bytes([number; 16]),
+        target: "postgres/orders".into(),
+        object: format!("cambio_{number}"),
+        mint_deadline: NOW.plus(Duration::from_secs(10)),
+        worst_end: NOW.plus(Duration::from_mins(15)),
+        token: [number; 32],
+        share,
+    };
+    let opening = |number: u8, share| cambio::ledger::Proposal {
+        lease: Some(lease(number, share)),
+        ..grant(u64::from(number))
+    };
+    durable(log.writer.commit(opening(1, None)).await);
+    let disk = log.close().await;
+    tamper(
+        &disk.path,
+        "DROP INDEX lease_held; ALTER TABLE lease DROP COLUMN holder; PRAGMA user_version = 1",
+    );
+    let read = Store::read(&disk.path).err();
+    assert_eq!(read, Some(StoreError::Older { found: 1, known: 2 }), "a reader changes nothing");
+    let log = Log::open(&disk.path);
+    assert_eq!(log.reader.leases(Leases::All, 9).unwrap()[0].object, "cambio_1");
+    let share = Share { holder: [1; 32], of_holder: 1, of_all: Some(2) };
+    durable(log.writer.commit(opening(2, Some(share))).await);
+    let other = Share { holder: [2; 32], ..share };
+    let full = log.writer.commit(opening(3, Some(other))).await;
+    assert!(matches!(full, Ok(Committed::NoRoom(..))), "an old lease counts among all: {full:?}");
+    verify(&*log.reader, &public(), &[], &mut |_, _| {}).unwrap();
+}
+
 #[tokio::test]
 async fn v08_a_newer_schema_is_refused() {
     let disk = of_ten().await;
-    tamper(&disk.path, "PRAGMA user_version = 2;");
-    assert_eq!(refused(&disk.path), StoreError::Newer { found: 2, known: 1 });
+    tamper(&disk.path, "PRAGMA user_version = 3;");
+    assert_eq!(refused(&disk.path), StoreError::Newer { found: 3, known: 2 });
     tamper(&disk.path, "PRAGMA user_version = 1; PRAGMA application_id = 7;");
     assert!(matches!(refused(&disk.path), StoreError::Damaged(_)));
 }

@@ -155,6 +155,7 @@ impl Broker {
         let chance: Arc<dyn Chance> = Arc::new(SystemChance);
         let books = books::open(&config, existing, &clock, &chance).await.unwrap();
         let tasks = TaskTracker::new();
+        let metrics = Arc::new(Metrics::new());
         let means = Means {
             clock: Arc::clone(&clock),
             chance: Arc::clone(&chance),
@@ -163,7 +164,7 @@ impl Broker {
             outbound: Arc::new(Outbound::default()),
             known: KnownKeys::default(),
             held: Arc::default(),
-
+            reviews: Arc::new(seams::ReviewMetrics(Arc::clone(&metrics))),
             mode: Mode::Serve,
         };
         let adopted = scene::policies(&config, clock.now()).unwrap();
@@ -179,7 +180,6 @@ impl Broker {
             clock: Arc::clone(&clock),
             tasks,
         });
-        let metrics = Arc::new(Metrics::new());
         let ledger: Arc<dyn Commit> = Arc::new(books.writer.clone());
         let reaper = Arc::new(Reaper::of(
             Arc::clone(&books.reader),

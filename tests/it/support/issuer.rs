@@ -186,6 +186,7 @@ impl FakeIssuer {
             maximum_age: None,
             accepted_types: BTreeSet::new(),
             keys: Arc::new(FixedKeys::of(&self.jwks())),
+            review: None,
         }
     }
 }

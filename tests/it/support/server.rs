@@ -123,7 +123,8 @@ impl FakeServer {
             issuer: "https://cambio.example".to_owned(),
             expiry: Expiry::ByBroker { ceiling: Duration::from_hours(1) },
             at_once,
-            per_subject: PER_SUBJECT,
+            per_subject: u32::try_from(PER_SUBJECT).unwrap(),
+            in_all: None,
         };
         Arc::new(LoginMinter::of(login, Arc::clone(self) as Arc<dyn Logins>, clock, chance))
     }

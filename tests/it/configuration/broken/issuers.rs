@@ -247,4 +247,39 @@ more:
 cambio.yaml:6:1: `more` is not a key of the configuration
   hint: expected `version`, `environment`, `issuer`, `data`, `issuers`, `targets`, `policies`, `store`, `ledger`, `keys`, `listen`, `tls`, `limits` or `log`",
     },
+    Broken {
+        what: "c16 a token review of an issuer that has no API server",
+        from: "provider: github",
+        to: "provider: github\n    token_review: { api_server: https://k8s.example.com, ca_file: ca.crt, token_file: token }",
+        says: r"cambio.yaml:8:19: `token_review` in an issuer of provider `github`
+  hint: only the API server of a `kubernetes` issuer can be asked about its tokens",
+    },
+    Broken {
+        what: "d07 an API server without TLS",
+        from: "keys: { pinned: { file: blue.json } }",
+        to: "token_review: { api_server: http://127.0.0.1:8001, ca_file: ca.crt, token_file: token }",
+        says: r"cambio.yaml:13:33: `api_server` does not begin with `https://`
+  hint: https, host, path: no userinfo, no query",
+    },
+    Broken {
+        what: "d07 an API server whose certificate anybody may vouch for",
+        from: "keys: { pinned: { file: blue.json } }",
+        to: "token_review: { api_server: https://k8s.example.com, token_file: token }",
+        says: r"cambio.yaml:13:19: `ca_file` is missing in a token review
+  hint: ca_file: The cluster's CA (PEM): it alone vouches for the API server. In a pod `/var/run/secrets/kubernetes.io/serviceaccount/ca.crt`",
+    },
+    Broken {
+        what: "v03 an API server that is waited for without end",
+        from: "keys: { pinned: { file: blue.json } }",
+        to: "token_review: { api_server: https://k8s.example.com, ca_file: ca.crt, token_file: token, timeout: 1m }",
+        says: r"cambio.yaml:13:103: `timeout` is `1m`, expected from `1s` to `10s`
+  hint: an exchange waits for it, and its place is taken meanwhile",
+    },
+    Broken {
+        what: "a setting of a token review that there is not",
+        from: "keys: { pinned: { file: blue.json } }",
+        to: "token_review: { api_server: https://k8s.example.com, ca_file: ca.crt, token_file: token, cache: 5m }",
+        says: r"cambio.yaml:13:94: `cache` is not a key of a token review
+  hint: expected `api_server`, `ca_file`, `token_file`, `timeout` or `max_in_flight`",
+    },
 ];

@@ -1,0 +1,279 @@
+//! Where programs on this machine ask for a credential that is kept fresh here: on loopback, in the words of the cloud's own SDKs.
+//!
+//! Loopback is no protection by itself. Every user of the machine reaches it, every container of a pod, and every web page in a
+//! browser on it. So each face says who may ask: [`aws`] by a token that only a reader of a private file has, [`google`] by the
+//! user that the kernel names as the owner of the other end ([`peer`]), because Google's libraries can't send a token. Both look at
+//! `Host`, so that a name that was rebound to 127.0.0.1 reaches nothing, and neither redirects, nor takes anything but `GET`.
+
+use std::{
+    collections::BTreeSet,
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::Service as _;
+use tracing::{debug, warn};
+
+use super::{ClientError, Issued, keeper::Kept};
+use crate::clock::{Clock, Instant};
+
+pub mod aws;
+pub mod google;
+pub mod peer;
+
+/// Open connections of one listener. SDKs ask once in minutes.
+const CONNECTIONS: usize = 64;
+/// How long the headers of a request may take; an idle connection is closed after it too.
+const HEADERS: Duration = Duration::from_secs(5);
+/// How long one connection may live.
+const LONGEST: Duration = Duration::from_mins(1);
+/// How long connections may go on after the end was asked for.
+const DRAIN: Duration = Duration::from_secs(1);
+/// The most bytes of a request's line and headers.
+const MOST_HEADER_BYTES: usize = 16 * 1024;
+/// How long to wait after the machine refused us a connection: trying again at once would spin.
+const BREATHE: Duration = Duration::from_millis(100);
+
+/// A credential that somebody keeps fresh.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// Its name: a part of its path, and in every message.
+    pub name: String,
+    /// Its newest state.
+    pub kept: watch::Receiver<Arc<Kept>>,
+}
+
+impl Served {
+    /// The credential and when it ends, as long as that is still to come; else why there is none.
+    ///
+    /// # Errors
+    /// There never was one, or the last one ended: an expired secret is of no use to anybody but a thief of logs.
+    pub fn good_at(&self, now: Instant) -> Result<(Arc<Issued>, Instant), String> {
+        let kept = Arc::clone(&self.kept.borrow());
+        let why = kept.trouble.as_ref().map(|trouble| format!(": {}", trouble.what));
+        let why = why.unwrap_or_default();
+        let name = &self.name;
+        let Some(issued) = &kept.issued else {
+            return Err(match kept.generation {
+                0 => format!("there is no credential `{name}` yet{why}"),
+                _ => format!("the credential `{name}` ended, and there is no new one{why}"),
+            });
+        };
+        match issued.ends {
+            Some(ends) if ends > now => Ok((Arc::clone(issued), ends)),
+            Some(ends) => Err(format!(
+                "the credential `{name}` ended at {ends}, and there is no new one{why}"
+            )),
+            None => Err(format!("the credential `{name}` does not say when it ends")),
+        }
+    }
+}
+
+/// What both faces answer from.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    /// Where it listens: the only `Host` that it knows.
+    pub at: SocketAddr,
+    /// Now.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Why a request is not even looked at: status and words.
+type Stopped = (StatusCode, &'static str);
+
+impl Desk {
+    /// What both faces refuse before anything else.
+    fn stops(&self, request: &Request<Body>) -> Result<(), Stopped> {
+        // A name that resolves to 127.0.0.1 for a browser is still not our address; and we are nobody's proxy.
+        let host = only(request.headers(), header::HOST);
+        let ours = host.is_some_and(|host| self.is_ours(host));
+        if !ours || request.uri().authority().is_some() {
+            return Err((StatusCode::FORBIDDEN, "`Host` is not the address of this endpoint"));
+        }
+        if request.method() != Method::GET {
+            return Err((StatusCode::METHOD_NOT_ALLOWED, "only `GET` is answered"));
+        }
+        Ok(())
+    }
+
+    fn is_ours(&self, host: &str) -> bool {
+        host == self.at.to_string() || host == format!("localhost:{}", self.at.port())
+    }
+}
+
+/// The only value of the header called `name`; `None` where there are two.
+fn only(headers: &HeaderMap, name: impl header::AsHeaderName) -> Option<&str> {
+    let mut all = headers.get_all(name).iter();
+    match (all.next(), all.next()) {
+        (Some(value), None) => value.to_str().ok(),
+        _ => None,
+    }
+}
+
+/// An answer that nobody keeps, and no browser takes for something else.
+fn answer(status: StatusCode, kind: &'static str, body: String) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    ];
+    (status, headers, body).into_response()
+}
+
+/// Listens at `at`, which must be this machine's loopback; port 0 takes a free one.
+///
+/// # Errors
+/// Others could reach the address, or it is taken.
+pub async fn bind(at: SocketAddr) -> Result<TcpListener, ClientError> {
+    if !at.ip().is_loopback() {
+        return Err(ClientError::usage(format!(
+            "`{at}` can be reached from elsewhere, expected an address on loopback"
+        ))
+        .hint("such as `127.0.0.1:9980`: credentials are handed out on this machine alone"));
+    }
+    listen(at).await
+}
+
+/// Listens at `at`, wherever that is: for health and metrics, which hold nothing secret.
+///
+/// # Errors
+/// It is taken, or not ours.
+pub async fn listen(at: SocketAddr) -> Result<TcpListener, ClientError> {
+    TcpListener::bind(at)
+        .await
+        .map_err(|error| ClientError::unreachable(format!("can't listen on `{at}`: {error}")))
+}
+
+/// Who is spoken with.
+#[derive(Clone, Debug)]
+pub enum Whom {
+    /// Everybody who can connect: the router judges by itself.
+    Anybody,
+    /// Programs of these users alone, as the kernel says. They are on this machine.
+    Users(Arc<BTreeSet<u32>>),
+}
+
+/// Serves `router` until `stop`.
+pub async fn serve(listener: TcpListener, router: Router, whom: Whom, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let strangers = Strangers::default();
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!("a connection was not accepted: {error}");
+                tokio::time::sleep(BREATHE).await;
+                continue;
+            }
+        };
+        // Closed unserved: whoever holds so many has had its share.
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+        let (router, whom, stop) = (router.clone(), whom.clone(), stop.clone());
+        let strangers = Arc::clone(&strangers);
+        connections.spawn(async move {
+            let router = router_for(&stream, from, router, whom, &strangers).await;
+            let talk = converse(stream, router, stop);
+            if tokio::time::timeout(LONGEST, talk).await.is_err() {
+                debug!("a connection was cut after {} s", LONGEST.as_secs());
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    connections.close();
+    // What is under way is a small answer from memory; who reads it slower than this has asked too late.
+    let _ = tokio::time::timeout(DRAIN, connections.wait()).await;
+}
+
+/// Users that were refused: each is told of once, so that none can fill the log.
+type Strangers = Arc<Mutex<BTreeSet<u32>>>;
+
+/// What answers on `stream`: `router`, or somebody who says no.
+async fn router_for(
+    stream: &TcpStream,
+    from: SocketAddr,
+    router: Router,
+    whom: Whom,
+    strangers: &Strangers,
+) -> Router {
+    let Whom::Users(users) = whom else { return router };
+    match owner(stream, from).await {
+        Ok(uid) if users.contains(&uid) => router,
+        Ok(uid) => {
+            let new = strangers.lock().unwrap_or_else(PoisonError::into_inner).insert(uid);
+            if new {
+                warn!(peer.uid = uid, "user {uid} asked for a credential that is not for it");
+            }
+            stranger("this credential is not for programs of your user\n")
+        }
+        Err(error) => {
+            debug!("a connection from `{from}` was refused: whose it is is not known: {error}");
+            stranger("whose program this is can't be told\n")
+        }
+    }
+}
+
+/// Speaks HTTP/1.1 on `stream`, until `stop`.
+async fn converse(stream: TcpStream, router: Router, stop: CancellationToken) {
+    // Small answers: waiting for more to send would only cost time.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let mut router = router.clone();
+        async move {
+            let answered: Result<Response, Infallible> = router.call(request.map(Body::new)).await;
+            answered
+        }
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADERS)
+            .max_buf_size(MOST_HEADER_BYTES)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!("a connection ended: {error}");
+    }
+}
+
+/// The kernel's tables are files: they are read where blocking harms nobody.
+async fn owner(stream: &TcpStream, from: SocketAddr) -> io::Result<u32> {
+    let ours = stream.local_addr()?;
+    let read = tokio::task::spawn_blocking(move || peer::owner_of(from, ours));
+    read.await.map_err(io::Error::other)?
+}
+
+fn stranger(words: &'static str) -> Router {
+    let say = move || async move { answer(StatusCode::FORBIDDEN, "text/plain", words.to_owned()) };
+    Router::new().fallback(say)
+}

@@ -1,0 +1,227 @@
+//! `cambio exec` as a job runs it: what the command is given and what it is not, how it ends, and that its leases end with it.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::{Value, json};
+use tempfile::tempdir;
+
+use super::{exchange::granted, runner::cambio, runner::text};
+use crate::support::stand_in::{Reply, StandIn};
+
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+const DATABASE: &str = "urn:cambio:token-type:database";
+
+fn ended() -> Reply {
+    Reply::json(200, json!({}))
+}
+
+fn login(user: &str) -> Reply {
+    let login = json!({
+        "kind": "postgres",
+        "user": user,
+        "password": "hush-password",
+        "host": "db.example",
+        "port": 5432,
+        "database": "orders",
+        "sslmode": "verify-full",
+        "expires_at": "2099-01-15T08:15:00Z",
+    });
+    granted(&login.to_string(), DATABASE)
+}
+
+/// Runs `cambio exec OPTIONS -- sh -c SCRIPT`, with a token in a variable.
+async fn run(broker: &StandIn, options: &[&str], script: &str, more: &[(&str, &str)]) -> Output {
+    let words = ["exec", "--broker", &broker.url, "--token-variable", "MINE"];
+    let command = ["--", "/bin/sh", "-c", script];
+    let words: Vec<String> =
+        words.iter().chain(options).chain(&command).map(|word| (*word).to_owned()).collect();
+    let base = [("MINE", "e30.e30.hush-token"), ("PATH", "/usr/bin:/bin")];
+    let variables: Vec<(String, String)> = base
+        .iter()
+        .chain(more)
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    tokio::task::spawn_blocking(move || {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let variables: Vec<(&str, &str)> =
+            variables.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        cambio(&words, &variables, "")
+    })
+    .await
+    .unwrap()
+}
+
+fn lines(broker: &StandIn) -> Vec<String> {
+    broker.seen().into_iter().map(|seen| seen.line).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_gets_its_variables_and_its_lease_ends_with_it() {
+    let broker = StandIn::at_loopback([login("cambio_1"), ended()]).await;
+    let script = "echo $PGUSER $PGPASSWORD $PGHOST $PGHOSTADDR $PGSERVICE; exit 7";
+    let others = [("PGPASSWORD", "other"), ("PGHOSTADDR", "10.0.0.1"), ("PGSERVICE", "other")];
+    let done = run(&broker, &["--audience", "postgres/orders"], script, &others).await;
+    let err = text(&done.stderr);
+    assert_eq!(text(&done.stdout), "cambio_1 hush-password db.example\n", "{err}");
+    assert_eq!(done.status.code(), Some(7), "{err}");
+    assert!(err.contains("variables can't be renewed: "), "{err}");
+    assert!(!err.contains("hush"), "{err}");
+    assert_eq!(lines(&broker), ["POST /token", "POST /revoke"]);
+    assert_eq!(broker.seen()[1].body, "token=hush-lease");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_are_private_while_the_command_runs_and_gone_when_it_has_ended() {
+    let broker =
+        StandIn::at_loopback([login("cambio_1"), granted("a.b.c", JWT), ended(), ended()]).await;
+    let script = r#"
+        stat -c %a "$PGPASSFILE" "$PGSERVICEFILE" "$ORDERS_FILE" "$(dirname "$PGPASSFILE")"
+        echo "$PGSERVICE"; cat "$PGPASSFILE" "$PGSERVICEFILE" "$ORDERS_FILE"; echo
+        echo "$ORDERS_FILE" >&2
+    "#;
+    let options =
+        ["--hand", "files", "--get", "postgres/orders:read", "--get", "ORDERS=jwt/orders"];
+    let done = run(&broker, &options, script, &[]).await;
+    let (out, err) = (text(&done.stdout), text(&done.stderr));
+    assert_eq!(
+        out,
+        "600\n600\n600\n700\npostgres/orders\n\
+         db.example:5432:orders:cambio_1:hush-password\n\
+         [postgres/orders]\nhost=db.example\nport=5432\ndbname=orders\nuser=cambio_1\nsslmode=verify-full\n\
+         a.b.c\n",
+        "{err}"
+    );
+    assert!(!err.contains("hush"), "{err}");
+    let place = Path::new(err.lines().last().unwrap());
+    assert!(place.is_absolute() && !place.parent().unwrap().exists(), "{err}");
+    let seen = lines(&broker);
+    assert_eq!(seen, ["POST /token", "POST /token", "POST /revoke", "POST /revoke"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_not_be_started_leaves_no_lease_behind() {
+    let broker = StandIn::at_loopback([
+        granted("a.b.c", JWT),
+        ended(),
+        granted("a.b.c", JWT),
+        ended(),
+        // The second of two is refused: the first is ended, and nothing runs.
+        granted("a.b.c", JWT),
+        Reply::json(400, json!({ "error": "invalid_grant", "exchange_id": "ex_2" })),
+        ended(),
+        // Two that would have the same variable.
+        granted("a.b.c", JWT),
+        granted("a.b.c", JWT),
+        ended(),
+        ended(),
+    ])
+    .await;
+    let folder = tempdir().unwrap();
+    let (missing, closed) = (folder.path().join("missing"), folder.path().join("closed"));
+    fs::write(&closed, "#!/bin/sh\n").unwrap();
+    let mut codes = Vec::new();
+    for command in [&missing, &closed] {
+        let words: Vec<String> =
+            ["exec", "--broker", &broker.url, "--token-variable", "MINE", "--"]
+                .iter()
+                .map(|word| (*word).to_owned())
+                .chain([command.to_str().unwrap().to_owned()])
+                .collect();
+        let done = tokio::task::spawn_blocking(move || {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            cambio(&words, &[("MINE", "e30.e30.hush")], "")
+        });
+        codes.push(done.await.unwrap().status.code());
+    }
+    assert_eq!(codes, [Some(127), Some(126)]);
+    let two = ["--get", "jwt/a", "--get", "jwt/b"];
+    for expected in [1, 2] {
+        let done = run(&broker, &two, "echo ran", &[]).await;
+        assert_eq!((done.status.code(), text(&done.stdout).as_str()), (Some(expected), ""));
+    }
+    let revoked = lines(&broker).iter().filter(|line| *line == "POST /revoke").count();
+    assert_eq!(revoked, 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_reaches_the_command_and_its_end_is_ours() {
+    let broker =
+        StandIn::at_loopback([granted("a.b.c", JWT), ended(), granted("a.b.c", JWT), ended()])
+            .await;
+    // One that cleans up, and one that the signal ends.
+    let mut codes = Vec::new();
+    for script in [
+        "trap 'echo got; exit 9' TERM; echo ready; while :; do sleep 0.05; done",
+        "echo ready; exec sleep 60",
+    ] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_cambio"))
+            .args(["exec", "--broker", &broker.url, "--token-variable", "MINE", "--"])
+            .args(["/bin/sh", "-c", script])
+            .env_clear()
+            .envs([("MINE", "e30.e30.hush"), ("PATH", "/usr/bin:/bin")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let told = tokio::task::spawn_blocking(move || {
+            let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
+            assert_eq!(out.next().unwrap().unwrap(), "ready");
+            let pid = rustix::process::Pid::from_child(&child);
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+            (child.wait().unwrap().code(), out.map(Result::unwrap).collect::<Vec<_>>())
+        });
+        codes.push(told.await.unwrap());
+    }
+    assert_eq!(codes, [(Some(9), vec!["got".to_owned()]), (Some(143), vec![])]);
+    assert_eq!(lines(&broker), ["POST /token", "POST /revoke"].repeat(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_hands_out_tokens_can_be_kept_from_the_command() {
+    let broker = StandIn::at_loopback([granted("a.b.c", JWT), ended()]).await;
+    let more = [("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "hush-request")];
+    let script = "env | grep -c -e hush-token -e hush-request; true";
+    let done = run(&broker, &["--hide-platform"], script, &more).await;
+    assert_eq!(text(&done.stdout), "0\n", "{}", text(&done.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_that_the_target_does_not_confirm_is_told_and_changes_no_exit_code() {
+    let pending =
+        Reply::json(503, json!({ "error_description": "the target does not answer yet" }))
+            .header("retry-after", "60");
+    let broker = StandIn::at_loopback([granted("a.b.c", JWT), pending]).await;
+    let done = run(&broker, &[], "exit 0", &[]).await;
+    let err = text(&done.stderr).replace(&broker.url, "BROKER");
+    assert_eq!(done.status.code(), Some(0), "{err}");
+    assert!(
+        err.ends_with(
+            "warning: lease `ls_1` is not known to be ended: `BROKER` answered 503 Service Unavailable: \
+             the target does not answer yet; it ends by itself in the end\n"
+        ),
+        "{err}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_credential_that_a_format_can_not_carry_is_ended_at_once() {
+    let broker = StandIn::at_loopback([granted("a.b.c", JWT), ended()]).await;
+    let url = broker.url.clone();
+    let done = tokio::task::spawn_blocking(move || {
+        let words =
+            ["exchange", "--broker", &url, "--token-variable", "MINE", "--format", "pgpass"];
+        cambio(&words, &[("MINE", "e30.e30.hush")], "")
+    });
+    let done = done.await.unwrap();
+    assert_eq!(done.status.code(), Some(2));
+    assert!(text(&done.stderr).ends_with("\n  hint: its lease `ls_1` is ended\n"));
+    assert_eq!(lines(&broker), ["POST /token", "POST /revoke"]);
+    let value: Result<Value, _> = text(&done.stdout).parse();
+    assert!(value.is_err(), "nothing of it is written");
+}

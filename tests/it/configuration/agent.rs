@@ -1,0 +1,185 @@
+//! The agent's file: what is refused and in which words, and what is shipped.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+use cambio::config::{
+    AgentConfig,
+    agent::{EndpointConfig, ReadersConfig, TokenFrom},
+};
+use insta::assert_snapshot;
+
+use super::{lines, shipped::is_what_we_generate};
+
+const VALID: &str = r#"version: 1
+broker: https://cambio.example.com
+token: { file: token }
+credentials:
+  - name: deploy
+    audience: aws/prod
+    endpoint: { kind: aws }
+  - name: orders
+    audience: postgres/orders
+    files: [{ path: pgpass, format: pgpass }]
+    on_change: { command: [/bin/true] }
+listen:
+  aws: { address: "127.0.0.1:9980", token_file: authorization }
+"#;
+
+fn said_of(text: &str) -> String {
+    match AgentConfig::parse("agent.yaml", text, Path::new("/etc/cambio")) {
+        Ok((_, warnings)) if warnings.is_empty() => "nothing".to_owned(),
+        Ok((_, warnings)) => format!("warned: {}", lines(&warnings)),
+        Err(problems) => lines(&problems),
+    }
+}
+
+/// What is said of [`VALID`] with its only `from` replaced.
+fn said(from: &str, to: &str) -> String {
+    assert_eq!(VALID.matches(from).count(), 1, "`{from}` must stand in VALID exactly once");
+    said_of(&VALID.replacen(from, to, 1))
+}
+
+#[test]
+fn a_small_file_is_read_and_its_defaults_are_the_careful_ones() {
+    assert_eq!(said_of(VALID), "nothing");
+    let (config, _) = AgentConfig::parse("agent.yaml", VALID, Path::new("/etc/cambio")).unwrap();
+    assert!(config.revoke_on_exit);
+    assert_eq!(config.operations, None);
+    assert_eq!(config.token, TokenFrom::File("/etc/cambio/token".into()));
+    let [deploy, orders] = &config.credentials[..] else { panic!("{config:?}") };
+    assert_eq!(deploy.endpoint, Some(EndpointConfig::Aws));
+    let file = &orders.files[0];
+    assert_eq!(file.path, Path::new("/etc/cambio/pgpass"));
+    assert_eq!((file.readers, file.trusted), (ReadersConfig::Owner, false));
+}
+
+#[test]
+fn a_token_goes_over_tls_and_comes_from_one_place() {
+    assert_snapshot!(said("https://cambio", "http://cambio"), @r#"
+    agent.yaml:2:9: `broker`: `http://cambio.example.com` is neither https nor http on loopback
+      hint: a token that is sent in the clear is anybody's
+    "#);
+    assert_snapshot!(said("example.com\n", "example.com?x=1\n"), @r#"
+    agent.yaml:2:9: `broker` has a query or a fragment, expected the broker's issuer URL
+      hint: such as `https://cambio.example.com`
+    "#);
+    assert_snapshot!(said("{ file: token }", "{ file: token, platform: github }"), @r#"
+    agent.yaml:3:8: `token` names a file and a platform, expected one of them
+      hint: two identities are two agents
+    "#);
+    assert_snapshot!(said("{ file: token }", "{ variable: TOKEN }"), @r#"
+    agent.yaml:3:10: `variable` is not a key of the subject token
+      hint: expected `file`, `platform` or `audience`
+    "#);
+}
+
+#[test]
+fn a_credential_is_served_on_loopback_and_nowhere_else() {
+    assert_snapshot!(said("127.0.0.1:9980", "0.0.0.0:9980"), @r#"
+    agent.yaml:13:19: `address` is `0.0.0.0:9980`, which can be reached from elsewhere
+      hint: credentials are handed out on loopback alone, such as `127.0.0.1:9980`
+    "#);
+    assert_snapshot!(said("127.0.0.1:9980", "localhost:9980"), @r#"
+    agent.yaml:13:19: `address` is `localhost:9980`, expected an address and a port
+      hint: such as `127.0.0.1:9980`: no host names
+    "#);
+    assert_snapshot!(said("127.0.0.1:9980", "127.0.0.1:0"), @r#"
+    agent.yaml:13:19: `address` has port 0, expected one that programs can be told
+      hint: such as `127.0.0.1:9980`
+    "#);
+    let google = "{ kind: google, address: \"10.0.0.1:80\", service_account: a@b }";
+    assert_snapshot!(said("{ kind: aws }", google), @r#"
+    agent.yaml:7:40: `address` is `10.0.0.1:80`, which can be reached from elsewhere
+      hint: credentials are handed out on loopback alone, such as `127.0.0.1:9980`
+    "#);
+    let same = google.replace("10.0.0.1:80", "127.0.0.1:9980");
+    assert_snapshot!(said("{ kind: aws }", &same), @r#"
+    agent.yaml:7:40: `address` has port 9980, as line 13 has
+      hint: each listener needs a port of its own
+    "#);
+    let health = "authorization }\n  operations: 0.0.0.0:9980";
+    assert_snapshot!(said("authorization }", health), @r#"
+    agent.yaml:14:15: `operations` has port 9980, as line 13 has
+      hint: each listener needs a port of its own
+    "#);
+    assert_eq!(said("authorization }", &health.replace(":9980", ":9982")), "nothing");
+}
+
+#[test]
+fn what_is_kept_goes_somewhere_under_a_name_and_a_path_of_its_own() {
+    assert_snapshot!(said("    endpoint: { kind: aws }\n", ""), @r#"
+    agent.yaml:5:5: this credential goes nowhere: it has neither `files` nor an `endpoint`
+      hint: say where it is wanted, or remove it
+    "#);
+    let listen = "listen:\n  aws: { address: \"127.0.0.1:9980\", token_file: authorization }\n";
+    assert_snapshot!(said(listen, ""), @r#"
+    agent.yaml:7:15: `endpoint` is of kind `aws`, and `listen.aws` is missing
+      hint: say where SDKs ask: `listen: { aws: { address: "127.0.0.1:9980", token_file: … } }`
+    "#);
+    assert_snapshot!(said("name: orders", "name: deploy"), @r#"
+    agent.yaml:8:11: `deploy` is the name of the credential in line 5 too
+      hint: each credential needs a name of its own
+    "#);
+    assert_snapshot!(said("name: orders", "name: ../orders"), @r#"
+    agent.yaml:8:11: `name` is `../orders`, expected lower-case letters, digits and `-`
+      hint: it stands in paths, logs and metrics
+    "#);
+    let twice = "[{ path: pgpass, format: pgpass }, { path: pgpass, format: json }]";
+    assert_snapshot!(said("[{ path: pgpass, format: pgpass }]", twice), @r#"
+    agent.yaml:10:55: `path` is that of line 10 too
+      hint: two credentials in one file overwrite each other
+    "#);
+    assert_snapshot!(said("format: pgpass", "format: git"), @r#"agent.yaml:10:37: `format` is `git`, expected `token`, `json`, `env`, `dotenv`, `aws-process`, `gcp-executable`, `kubernetes`, `pgpass` or `uri`"#);
+    assert_snapshot!(said("format: pgpass", "format: json, variable: X"), @r#"
+    agent.yaml:10:53: `variable` goes with the formats `env` and `dotenv`
+      hint: remove it
+    "#);
+    assert_snapshot!(said("format: pgpass", "format: pgpass, group: 7"), @r#"
+    agent.yaml:10:52: `group` stands beside `readers: owner`
+      hint: write `readers: group`
+    "#);
+    assert_snapshot!(said("format: pgpass", "format: pgpass, mode: 0644"), @r#"
+    agent.yaml:10:45: `mode` is not a key of a file of a credential
+      hint: expected `path`, `format`, `variable`, `readers`, `group` or `trust_directory`
+    "#);
+}
+
+#[test]
+fn a_command_is_a_list_and_no_shell() {
+    assert_snapshot!(said("[/bin/true]", "/bin/true"), @r#"agent.yaml:11:27: `command` is `/bin/true`, expected a list"#);
+    assert_snapshot!(said("[/bin/true]", "[systemctl, reload]"), @r#"
+    agent.yaml:11:28: `command` begins with `systemctl`, expected a whole path
+      hint: no `PATH` is searched, and no shell looks at it
+    "#);
+    assert_snapshot!(said("[/bin/true] }", "[/bin/true], deadline: 2d }"), @r#"
+    agent.yaml:11:50: `deadline` is `2d`, expected from `1s` to `1h`
+      hint: a command that hangs keeps the next one waiting
+    "#);
+}
+
+#[test]
+fn a_file_that_names_commands_is_nobody_elses_to_write() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("agent.yaml");
+    fs::write(&file, VALID).unwrap();
+    fs::write(home.path().join("token"), "x").unwrap();
+    let token = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(home.path().join("token"), token).unwrap();
+    assert!(AgentConfig::read(&file).is_ok());
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+    let problems = lines(&AgentConfig::read(&file).unwrap_err());
+    assert!(problems.contains("anyone may write to the configuration"), "{problems}");
+}
+
+#[test]
+fn the_agents_schema_and_settings_are_generated_from_what_we_read_with() {
+    let schema = serde_json::to_string_pretty(&AgentConfig::schema()).unwrap();
+    is_what_we_generate("deploy/agent.schema.json", &format!("{schema}\n"));
+    is_what_we_generate("docs/agent-configuration.md", &AgentConfig::reference());
+}
+
+#[test]
+fn the_agents_example_is_valid_and_nothing_is_said_of_it() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/agent.example.yaml");
+    assert_eq!(said_of(&fs::read_to_string(example).unwrap()), "nothing");
+}
