@@ -1,8 +1,8 @@
 """Kubernetes: the chart and the manifests say what is safe and nothing misspelt; the configuration in them serves; and a pod gets a
 token from it that a kube-apiserver takes, through kubectl's exec plugin.
 
-Helm is `HELM`, or on the path. A real kube-apiserver, etcd and kubectl are taken from the folder that `KUBEBUILDER_ASSETS` names;
-without it a stand-in judges the tokens, by the AuthenticationConfiguration that we ship.
+Helm is `HELM`, or on the path. A real kube-apiserver, etcd and kubectl are taken from the folder that `KUBEBUILDER_ASSETS` names,
+or from `bin` of `CAMBIO_APISERVER`; without them a stand-in alone judges the tokens, by the AuthenticationConfiguration that we ship.
 """
 
 import base64
@@ -465,9 +465,9 @@ def main():
     pair = [exchanged(authority, proxy, cluster.token("deployer"), target) for target in ("kubernetes/prod", "kubernetes/green")]
     check_forgeries("stand-in", api, authority, broker, *pair)
 
-    from_folder = os.environ.get("KUBEBUILDER_ASSETS")
-    if not from_folder or not (pathlib.Path(from_folder) / "kube-apiserver").exists():
-        return skip("a real kube-apiserver", "KUBEBUILDER_ASSETS names no folder with one")
+    from_folder = os.environ.get("KUBEBUILDER_ASSETS") or os.environ.get("CAMBIO_APISERVER", "") + "/bin"
+    if not (pathlib.Path(from_folder) / "kube-apiserver").exists():
+        return skip("a real kube-apiserver", "neither KUBEBUILDER_ASSETS nor CAMBIO_APISERVER names a folder with one")
     from standins import kubernetes_real
     kubectl = kubectl_of(from_folder) or kubectl_of()
     host = PRIVATE if os.environ.get(OWN_NETWORK) else "127.0.0.1"

@@ -59,10 +59,10 @@ class Pod:
             files = files or {}
             self.publish(folder, {file: self.moved(text) if file == "cambio.yaml" else text for file, text in files.items()})
         for claim in self.workload["spec"]["volumeClaimTemplates"]:
-            # As volumes come: open to a group. Ours is the folder that the first start makes in it.
+            # As volumes come: open to a group, or to everybody. Ours is the folder that the first start makes in it.
             folder = self.at(mounts[claim["metadata"]["name"]])
             folder.mkdir(parents=True)
-            self.lend(folder, 0o2775)
+            self.lend(folder, 0o2777 if claim["metadata"]["name"] == "state" else 0o2775)
         self.config = self.at("/etc/cambio/config/cambio.yaml")
 
     def publish(self, folder, files):
