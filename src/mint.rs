@@ -15,7 +15,7 @@ use crate::{
     clock::Instant,
     grant::{Grant, Narrowing, TargetName},
     id::{ExchangeId, LeaseId},
-    ledger::{Hash, LeaseIntent, Recorded},
+    ledger::{Hash, Intent, LeaseIntent, Recorded},
     secret::Secret,
     subject::VerifiedSubject,
     target::Expiry,
@@ -43,6 +43,12 @@ pub mod sql;
 pub mod x509;
 
 pub use signed::JwtPlan;
+
+/// From the instant of the exchange on: after it, nothing that a mint began can still take effect.
+pub const MINT_DEADLINE: Duration = Duration::from_secs(30);
+/// How much later than was fixed before the commit a credential of a cloud may end: it counts from its own answer, by its own
+/// clock.
+const LATE: Duration = Duration::from_secs(60);
 
 /// Who stands behind a credential, and in which exchange.
 #[derive(Clone, Copy, Debug)]
@@ -140,6 +146,20 @@ impl Plan {
             Self::Cloud(plan) => plan.assertion.as_ref().map(|jwt| (jwt.digest, jwt.kid.as_str())),
             Self::X509(plan) => Some((plan.digest, &plan.kid)),
         }
+    }
+}
+
+impl Prepared {
+    /// What is to be remembered until somebody tells how the mint ended, where it has an effect outside.
+    #[must_use]
+    pub fn intent(&self, now: Instant) -> Option<Intent> {
+        let lease = self.lease.as_ref();
+        self.plan.is_outside().then(|| Intent {
+            target: self.target.clone(),
+            mint_deadline: lease.map_or_else(|| now.plus(MINT_DEADLINE), |it| it.mint_deadline),
+            worst_end: self.expires_at.plus(LATE),
+            lease: lease.map(|lease| lease.id),
+        })
     }
 }
 

@@ -131,6 +131,13 @@ impl State {
             }
             Err(error) => tracing::error!("leases can't be counted: {error}"),
         }
+        match self.reader.unknown_outcomes() {
+            Ok(unknown) => {
+                self.metrics.unknown_outcomes(unknown.iter().map(|it| (&it.target, it.count)));
+                self.unknown.store(Some(Arc::new(unknown)));
+            }
+            Err(error) => tracing::error!("unknown outcomes can't be counted: {error}"),
+        }
         self.metrics.queued(u64::try_from(self.writer.waiting()).unwrap_or(u64::MAX));
         self.metrics.notes_dropped(self.writer.dropped());
     }

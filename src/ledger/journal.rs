@@ -8,8 +8,8 @@ use crate::{
     clock::Instant,
     id::{BlockId, ExchangeId, LeaseId},
     ledger::{
-        Block, Change, Hash, LeaseIntent, LeaseState, Spend, entry::Kind, reader::StoredFacts,
-        tree::TileRoot,
+        Block, Change, Hash, Intent, IntentStep, LeaseIntent, LeaseState, Spend, entry::Kind,
+        reader::StoredFacts, tree::TileRoot,
     },
 };
 
@@ -27,6 +27,8 @@ pub struct Claim<'a> {
     pub epoch: Option<(u64, u64)>,
     /// The step that a lease is to take.
     pub lease: Option<(LeaseId, LeaseState)>,
+    /// The step that an exchange's intent is to take.
+    pub intent: Option<(ExchangeId, IntentStep)>,
 }
 
 /// What became of a [`Claim`].
@@ -36,8 +38,8 @@ pub enum Verdict {
     Holds,
     /// The token was spent before, or by an earlier claim of this batch.
     AlreadySpent,
-    /// It holds, but for the step of its lease: that may not follow where the lease stands, or where an earlier claim of this
-    /// batch brings it.
+    /// It holds, but for the step of its lease or its intent: that may not follow where it stands, or where an earlier claim
+    /// of this batch brings it.
     Overtaken,
     /// The key ring has another epoch.
     Stale {
@@ -65,6 +67,8 @@ pub struct Row {
     pub facts: Option<StoredFacts>,
     /// The lease that it opens.
     pub lease: Option<LeaseIntent>,
+    /// What is to be remembered of its exchange until that is concluded.
+    pub intent: Option<Intent>,
     /// The state that it changes.
     pub change: Option<Change>,
     /// The lease whose state it changes.

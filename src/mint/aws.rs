@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::{
-    Behind, Credential, JwtPlan, MintError, Minter, Plan, Prepared, Unsuited,
+    Behind, Credential, JwtPlan, LATE, MintError, Minter, Plan, Prepared, Unsuited,
     gate::{Answered, Gate, NotPassed},
     lifetime,
 };
@@ -54,8 +54,6 @@ pub const LONGEST_POLICY: usize = 2_048;
 pub const MOST_POLICY_ARNS: usize = 10;
 /// A session of exactly the floor begins when STS answers, which is a little after the exchange: so much is between them at most.
 const ROOM: Duration = Duration::from_secs(30);
-/// How far the clock of AWS and ours may be apart.
-const SKEW: Duration = Duration::from_secs(60);
 /// When to come back after STS said that it has too much to do, and after it could not be reached.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -422,7 +420,7 @@ impl Minter for AwsMinter {
         // INVARIANT(honest-expiry): the end that AWS tells is the end that the caller is told. INVARIANT(never-outlive): a later
         // one than was granted, by more than two clocks may differ, is not what was recorded, and does not leave.
         let now = self.clock.now();
-        if session.expires_at > worst_end.plus(SKEW) || session.expires_at <= now {
+        if session.expires_at > worst_end.plus(LATE) || session.expires_at <= now {
             return Err(MintError::Unknown(format!(
                 "STS told the end {}, expected one until {worst_end}: the session is withheld",
                 session.expires_at

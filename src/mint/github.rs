@@ -20,11 +20,8 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::{
-    Behind, Credential, LeaseToken, MintError, Minter, Plan, Prepared,
-    cloud::{
-        self, Answer, Ask, CallError, CloudPlan, MINT_DEADLINE, MINT_LIMIT, Peer, PeerError,
-        Reaching,
-    },
+    Behind, Credential, LeaseToken, MINT_DEADLINE, MintError, Minter, Plan, Prepared,
+    cloud::{self, Answer, Ask, CallError, CloudPlan, MINT_LIMIT, Peer, PeerError, Reaching},
     examine::{Examine, Finding, Verdict},
     gate::{Gate, NotPassed},
     google::{below, reached},
@@ -133,13 +130,13 @@ impl GithubApi {
         let token = cloud::bearer(&mut answer, "token")?;
         // Classic and stateless tokens alike: `ghs_` and 36 or more of these characters.
         if !token.reveal().starts_with(b"ghs_") {
-            return Err(CallError::NoAnswer("`token` is no installation token".to_owned()));
+            return Err(CallError::Lost("`token` is no installation token".to_owned()));
         }
         let ends = cloud::instant(&answer, "expires_at")?;
         if let Err(reason) = narrow(&asked, &answer) {
             // More than was granted: ended at once, and not handed on.
             return match self.delete(&token).await {
-                Ok(_) => Err(CallError::NoAnswer(reason)),
+                Ok(_) => Err(CallError::Refused(reason)),
                 Err(error) => Err(CallError::Withheld(format!("{reason}, and not ended: {error}"))),
             };
         }

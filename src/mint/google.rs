@@ -211,7 +211,9 @@ impl Minter for GoogleMinter {
             let (token, ends) = match service_account {
                 None => self.api.federate(&assertion, &scopes.join(" ")).await?,
                 Some(account) => {
-                    let (federated, _) = self.api.federate(&assertion, IMPERSONATE).await?;
+                    let federated = self.api.federate(&assertion, IMPERSONATE).await;
+                    // What was not used is no credential: only a lost answer to the second call leaves one.
+                    let (federated, _) = federated.map_err(CallError::before)?;
                     self.api.impersonate(&federated, &account, &scopes, fixed).await?
                 }
             };
@@ -252,10 +254,10 @@ pub(super) fn reached(url: &Url, answer: Result<Answer, CallError>) -> Finding {
         Err(error @ CallError::Throttled(_)) => {
             Finding { verdict: Verdict::Unwise, detail: format!("`{url}`: {error}") }
         }
-        Err(CallError::NoAnswer(reason)) if reason.starts_with("garbage") => {
+        Err(CallError::Lost(reason)) if reason.starts_with("garbage") => {
             Finding { verdict: Verdict::Good, detail: format!("`{url}` answers") }
         }
-        Err(error @ CallError::NoAnswer(_)) => Finding {
+        Err(error @ (CallError::NotAsked(_) | CallError::Lost(_))) => Finding {
             verdict: Verdict::Bad,
             detail: format!("{error}: look at egress, DNS and `ca_file`"),
         },

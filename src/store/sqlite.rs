@@ -69,8 +69,9 @@ impl Store {
         let lock = lock(path)?;
         // Before SQLite sees it: recovery would silently drop what follows a damaged frame.
         wal::check(&wal_of(path))?;
-        let connection = writing(path)?;
+        let mut connection = writing(path)?;
         schema::check_version(&connection)?;
+        schema::migrate(&mut connection)?;
         let size = std::fs::metadata(path).map_err(failed)?.len();
         schema::check_integrity(&connection, size <= CHECKED_WHOLE)?;
         // A fresh log: frames of a torn commit would otherwise stand behind the next ones and look like damage.

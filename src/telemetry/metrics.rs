@@ -85,6 +85,7 @@ pub struct Metrics {
     lease_trouble: Family<TargetLabel, Gauge>,
     lease_failures: Family<LeaseFailure, Counter>,
     lease_lateness: Histogram,
+    unknown_outcomes: Family<TargetLabel, Gauge<u64, AtomicU64>>,
 }
 
 /// Targets are named by the configuration, and by what was in it when a lease was opened.
@@ -223,6 +224,11 @@ impl Metrics {
                 Seconds,
                 Histogram::new([0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3_600.0])
             ),
+            unknown_outcomes: metric!(
+                "unknown_outcomes",
+                "Grants without a lease whose outcome nobody knows",
+                Family::default()
+            ),
             registry,
         }
     }
@@ -243,6 +249,15 @@ impl Metrics {
         }
         for target in troubled {
             self.lease_trouble.get_or_create(&TargetLabel { target: target.to_string() }).set(1);
+        }
+    }
+
+    /// Grants whose outcome nobody knows, and whose credential may still be good: (target, how many).
+    pub fn unknown_outcomes<'a>(&self, counts: impl Iterator<Item = (&'a TargetName, u64)>) {
+        self.unknown_outcomes.clear();
+        for (target, count) in counts {
+            let target = TargetLabel { target: target.to_string() };
+            self.unknown_outcomes.get_or_create(&target).set(count);
         }
     }
 

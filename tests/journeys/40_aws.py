@@ -4,13 +4,17 @@
 standard input ends.
 """
 
+import contextlib
 import datetime
 import json
 import os
 import pathlib
+import signal
 import sys
+import threading
 import time
 
+import requests
 from aws_stage import ACCOUNT, ROLE, Stage
 from support import Tally
 
@@ -111,6 +115,56 @@ def refusals(stage, tally):
     tally.check("the request id finds the reason", "refused as `no_rule`" in explained.stdout, explained.stdout + explained.stderr)
 
 
+def died(stage, tally):
+    """The broker is killed while AWS is being asked: the next one tells that nobody knows."""
+    config = str(stage.folder / "cambio.yaml")
+
+    def entries():
+        exported = stage.broker.cli("ledger", "export", "--config", config).stdout
+        return [json.loads(line) for line in exported.splitlines()]
+
+    def ids(kind):
+        return {one["event"]["exchange_id"] for one in entries() if one["kind"] == kind}
+
+    before = ids("granted")
+    stage.moto.send_signal(signal.SIGSTOP)
+    try:
+        threading.Thread(target=lambda: hang(stage), daemon=True).start()
+        new = awaited(lambda: ids("granted") - before)
+        stage.broker.kill()
+    finally:
+        stage.moto.send_signal(signal.SIGCONT)
+    tally.check("a grant is in the ledger before AWS has answered", len(new) == 1, new)
+    stage.broker.start(30)
+    (exchange,) = new
+    awaited(lambda: exchange in ids("concluded"))
+    told = [one["event"]["outcome"] for one in entries() if one["event"].get("exchange_id") == exchange and one["kind"] == "concluded"]
+    tally.check("after a kill -9 in between, its outcome is told once, as unknown", told == ["unknown"], told)
+
+    def ready():
+        checks = requests.get(f"{stage.broker.operations}/readyz", timeout=5).json()["checks"]
+        return [one["detail"] for one in checks if one["name"] == "outcomes:aws/test"]
+
+    detail = awaited(ready)
+    tally.check("readiness tells until when it may be good", detail and detail[0].startswith("1 of unknown outcome"), detail)
+    shown = stage.broker.cli("ledger", "show", exchange, "--config", config).stdout
+    tally.check("and `ledger show` does", "\noutcome: unknown: a credential may exist" in shown, shown)
+
+
+def hang(stage):
+    with contextlib.suppress(requests.RequestException):
+        stage.exchange("aws/test")
+
+
+def awaited(condition):
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    return set()
+
+
 def without_identity(stage, tally):
     """The broker comes back where its surroundings give it no identity: nothing was asked of AWS, and nothing is unknown."""
     stage.broker.stop()
@@ -151,6 +205,7 @@ def main():
         tally = Tally()
         sessions(stage, tally)
         refusals(stage, tally)
+        died(stage, tally)
         without_identity(stage, tally)
         outage(stage, tally)
     finally:

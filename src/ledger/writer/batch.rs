@@ -39,7 +39,7 @@ struct Judged {
 enum Fate {
     /// It becomes durable as proposed.
     Stands,
-    /// The same, but its lease does not take the step.
+    /// The same, but its lease or its intent does not take the step.
     Overtaken,
     /// It becomes a refusal's entry.
     Spent,
@@ -240,7 +240,14 @@ impl Judged {
             (_, Event::Lease { id, step, .. }) => Some((*id, *step)),
             _ => None,
         };
-        Claim { spend: self.proposal.spend.as_ref(), epoch, lease }
+        let intent = match (&self.proposal.change, &self.proposal.event) {
+            (
+                Some(Change::Concluded { intent: Some(step), .. }),
+                Event::Concluded { exchange_id, .. },
+            ) => Some((*exchange_id, *step)),
+            _ => None,
+        };
+        Claim { spend: self.proposal.spend.as_ref(), epoch, lease, intent }
     }
 }
 
@@ -278,6 +285,7 @@ fn row(it: &mut Judged, stamp: &Stamp) -> Option<Row> {
         exchange: it.draft.exchange,
         facts: it.draft.facts.take(),
         lease: None,
+        intent: None,
         change: None,
         lease_step: None,
         policy: None,
@@ -285,6 +293,7 @@ fn row(it: &mut Judged, stamp: &Stamp) -> Option<Row> {
     };
     if reason.is_none() {
         row.lease = it.proposal.lease.take();
+        row.intent = it.proposal.intent.take();
         row.change = it.proposal.change.take();
         effects_of(&it.proposal.event, &mut row);
     }

@@ -6,9 +6,9 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::{
     clock::Instant,
-    id::LeaseId,
+    id::{ExchangeId, LeaseId},
     ledger::{
-        Change, Hash, LeaseIntent, LeaseState, Spend,
+        Change, Hash, Intent, IntentState, IntentStep, LeaseIntent, LeaseState, Spend,
         journal::{Batch, Claim, Journal, JournalError, Row, Standing, Verdict},
         tree::sha256,
     },
@@ -149,6 +149,7 @@ fn checkpoint(connection: &Connection) -> Result<(), JournalError> {
 struct Earlier {
     epoch: Option<u64>,
     leases: HashMap<LeaseId, LeaseState>,
+    intents: HashMap<ExchangeId, IntentState>,
 }
 
 /// One verdict. Nothing is used up by a claim that does not hold as a whole.
@@ -174,6 +175,16 @@ fn judge(
     if let Some((_, next)) = claim.epoch {
         // Whoever comes later in this batch from the same epoch is too late.
         earlier.epoch = Some(next);
+    }
+    if let Some((id, step)) = claim.intent {
+        let from = match earlier.intents.get(&id) {
+            Some(from) => *from,
+            None => intent_state(connection, id)?,
+        };
+        if !step.may_follow(from) {
+            return Ok(Verdict::Overtaken);
+        }
+        earlier.intents.insert(id, step.leads_to());
     }
     let Some((id, step)) = claim.lease else { return Ok(Verdict::Holds) };
     let from = match earlier.leases.get(&id) {
@@ -236,6 +247,9 @@ fn insert(connection: &Connection, row: &Row) -> Result<(), JournalError> {
     if let Some(lease) = &row.lease {
         open_lease(connection, index, lease)?;
     }
+    if let (Some(intent), Some(exchange)) = (&row.intent, exchange) {
+        open_intent(connection, index, exchange, intent)?;
+    }
     if let Some((id, step)) = &row.lease_step {
         step_lease(connection, *id, *step)?;
     }
@@ -249,7 +263,7 @@ fn insert(connection: &Connection, row: &Row) -> Result<(), JournalError> {
             .prepare_cached("INSERT INTO fork (idx, size, root) VALUES (?1, ?2, ?3)")?
             .execute(params![index, signed(*size)?, root])?;
     }
-    row.change.as_ref().map_or(Ok(()), |change| apply(connection, index, change))
+    row.change.as_ref().map_or(Ok(()), |change| apply(connection, index, row.exchange, change))
 }
 
 fn open_lease(
@@ -305,7 +319,63 @@ fn step_lease(connection: &Connection, id: LeaseId, step: LeaseState) -> Result<
     Ok(())
 }
 
-fn apply(connection: &Connection, index: i64, change: &Change) -> Result<(), JournalError> {
+fn open_intent(
+    connection: &Connection,
+    index: i64,
+    exchange: &[u8; 16],
+    intent: &Intent,
+) -> Result<(), JournalError> {
+    connection
+        .prepare_cached(
+            "INSERT INTO intent (exchange, idx, target, mint_deadline, worst_end, lease, unknown) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0)",
+        )?
+        .execute(params![
+            exchange,
+            index,
+            intent.target.as_str(),
+            at(intent.mint_deadline),
+            at(intent.worst_end),
+            intent.lease.as_ref().map(LeaseId::as_bytes),
+        ])?;
+    Ok(())
+}
+
+fn intent_state(connection: &Connection, id: ExchangeId) -> Result<IntentState, JournalError> {
+    let unknown: Option<bool> = connection
+        .prepare_cached("SELECT unknown FROM intent WHERE exchange = ?1")?
+        .query_row([id.as_bytes()], |row| row.get(0))
+        .optional()?;
+    Ok(match unknown {
+        Some(true) => IntentState::Unknown,
+        Some(false) => IntentState::Open,
+        None => IntentState::Gone,
+    })
+}
+
+/// Whether the intent took the step. One that may not follow is left out: the entry tells of it, what was told stands.
+fn step_intent(
+    connection: &Connection,
+    id: ExchangeId,
+    step: IntentStep,
+) -> Result<bool, JournalError> {
+    if !step.may_follow(intent_state(connection, id)?) {
+        return Ok(false);
+    }
+    let sql = match step {
+        IntentStep::Settled | IntentStep::Ended => "DELETE FROM intent WHERE exchange = ?1",
+        IntentStep::Unknown => "UPDATE intent SET unknown = 1 WHERE exchange = ?1",
+    };
+    connection.prepare_cached(sql)?.execute([id.as_bytes()])?;
+    Ok(true)
+}
+
+fn apply(
+    connection: &Connection,
+    index: i64,
+    exchange: Option<ExchangeId>,
+    change: &Change,
+) -> Result<(), JournalError> {
     match change {
         Change::KeyRing { to, sealed, .. } => {
             connection
@@ -335,8 +405,13 @@ fn apply(connection: &Connection, index: i64, change: &Change) -> Result<(), Jou
                 .prepare_cached("DELETE FROM block WHERE id = ?1")?
                 .execute([id.as_bytes()])?;
         }
-        Change::Concluded { release, lease } => {
-            if let Some(spend) = release {
+        Change::Concluded { release, lease, intent } => {
+            let taken = match (exchange, intent) {
+                (Some(exchange), Some(step)) => step_intent(connection, exchange, *step)?,
+                _ => true,
+            };
+            // An outcome that was told before, if only as unknown, keeps its spend.
+            if let Some(spend) = release.as_ref().filter(|_| taken) {
                 connection
                     .prepare_cached("DELETE FROM spend WHERE key = ?1")?
                     .execute([spend_key(spend)])?;

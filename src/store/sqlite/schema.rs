@@ -4,8 +4,9 @@ use rusqlite::{Connection, OptionalExtension as _, config::DbConfig, params};
 
 use crate::store::{StoreError, sqlite::failed};
 
-/// The version of the schema below, in `PRAGMA user_version`.
-pub(super) const VERSION: i64 = 1;
+/// The version of the schema below, in `PRAGMA user_version`. A store of an earlier one is brought up when it is opened for
+/// writing ([`migrate`]); readers take both.
+pub(super) const VERSION: i64 = 2;
 
 /// Which program's file it is, in `PRAGMA application_id`: "Cmb1".
 const APPLICATION: i64 = 0x436d_6231;
@@ -43,12 +44,22 @@ CREATE TABLE checkpoint (size INTEGER PRIMARY KEY, time INTEGER NOT NULL, note T
 CREATE TABLE fork (idx INTEGER PRIMARY KEY, size INTEGER NOT NULL, root BLOB NOT NULL) STRICT;
 ";
 
+/// What is new in version 2: outside effects whose outcome is not told, or not known. A row for as long as that is so, so the
+/// table stays as small as what is under way.
+const INTENT: &str = "
+CREATE TABLE intent (
+    exchange BLOB PRIMARY KEY, idx INTEGER NOT NULL, target TEXT NOT NULL, mint_deadline INTEGER NOT NULL,
+    worst_end INTEGER NOT NULL, lease BLOB, unknown INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
 /// Small tables on whose pages everything depends, in a store that is too large to check whole at each start.
-const ALWAYS_CHECKED: [&str; 5] = ["meta", "key_ring", "block", "fork", "tile_root"];
+const ALWAYS_CHECKED: [&str; 6] = ["meta", "key_ring", "block", "fork", "tile_root", "intent"];
 
 pub(super) fn create(connection: &mut Connection, origin: &str) -> Result<(), StoreError> {
     let transaction = connection.transaction().map_err(failed)?;
     transaction.execute_batch(TABLES).map_err(failed)?;
+    transaction.execute_batch(INTENT).map_err(failed)?;
     transaction
         .execute("INSERT INTO meta (name, value) VALUES ('origin', ?1)", params![origin])
         .map_err(failed)?;
@@ -102,9 +113,20 @@ pub(super) fn check_version(connection: &Connection) -> Result<(), StoreError> {
     }
     match pragma(connection, "user_version")? {
         found if found > VERSION => Err(StoreError::Newer { found, known: VERSION }),
-        VERSION => Ok(()),
+        1..=VERSION => Ok(()),
         found => Err(StoreError::Damaged(format!("found schema {found}, expected {VERSION}"))),
     }
+}
+
+/// Brings a store of an earlier version up to this one, in one transaction: all of it, or none.
+pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    if pragma(connection, "user_version")? >= VERSION {
+        return Ok(());
+    }
+    let transaction = connection.transaction().map_err(failed)?;
+    transaction.execute_batch(INTENT).map_err(failed)?;
+    transaction.pragma_update(None, "user_version", VERSION).map_err(failed)?;
+    transaction.commit().map_err(failed)
 }
 
 /// `PRAGMA quick_check`, whole or of the small tables. What it can't see, a changed byte inside a leaf, the hashes do.

@@ -6,15 +6,15 @@ use cambio::{
     clock::Clock as _,
     id::{BlockId, LeaseId},
     ledger::{
-        Block, Change, Commit, CommitError, Committed, Event, LeaseIntent, LeaseState, Operator,
-        Proposal,
+        Block, Change, Commit, CommitError, Committed, Event, IntentStep, LeaseIntent, LeaseState,
+        Operator, Proposal,
         entry::Entry,
         reader::{Leases, LedgerReader},
     },
     store::Store,
 };
 
-use crate::ledger::log::{Log, NOW, durable, exchange, grant, refusal};
+use crate::ledger::log::{Log, NOW, durable, exchange, grant, intent, refusal};
 
 fn by() -> Operator {
     Operator { who: "uid:0".into(), reason: "drill".into() }
@@ -132,6 +132,7 @@ async fn the_duties_hold_on_sqlite() {
     one_of_a_thousand_spenders_wins(Arc::clone(&ledger)).await;
     a_conflict_is_its_own(&*ledger).await;
     a_step_that_comes_too_late_is_overtaken(&*ledger, &log).await;
+    an_outcome_is_told_once(&*ledger, &log).await;
     log.clock.pass(Duration::from_secs(5));
     durable(ledger.commit(grant(6)).await);
     log.clock.set(NOW);
@@ -144,7 +145,7 @@ async fn a_step_that_comes_too_late_is_overtaken(ledger: &dyn Commit, log: &Log)
     let id = LeaseId::from_bytes([1; 16]);
     let revoking = Proposal::of(Event::Lease { id, step: LeaseState::Revoking, by: Some(by()) });
     let concluded = |state| Proposal {
-        change: Some(Change::Concluded { release: None, lease: Some((id, state)) }),
+        change: Some(Change::Concluded { release: None, lease: Some((id, state)), intent: None }),
         ..Proposal::of(Event::Concluded { exchange_id: exchange(1), outcome: "minted" })
     };
     durable(ledger.commit(revoking.clone()).await);
@@ -154,6 +155,34 @@ async fn a_step_that_comes_too_late_is_overtaken(ledger: &dyn Commit, log: &Log)
     }
     let stands = log.reader.leases(Leases::Of(id), 1).unwrap().pop().unwrap();
     assert_eq!(stands.state, LeaseState::Revoking, "duty 6");
+}
+
+/// Duty 7: in one batch, too.
+async fn an_outcome_is_told_once(ledger: &dyn Commit, log: &Log) {
+    let open = |number| Proposal { intent: Some(intent(number, None)), ..grant(number) };
+    let told = |number, outcome, step, release| Proposal {
+        change: Some(Change::Concluded { release, lease: None, intent: Some(step) }),
+        ..Proposal::of(Event::Concluded { exchange_id: exchange(number), outcome })
+    };
+    let overtaken = |outcome: Result<Committed, CommitError>| {
+        assert!(matches!(outcome, Ok(Committed::Overtaken(_))), "duty 7: {outcome:?}");
+    };
+    durable(ledger.commit(open(70)).await);
+    durable(ledger.commit(told(70, "unknown", IntentStep::Unknown, None)).await);
+    let late = told(70, "void", IntentStep::Settled, grant(70).spend);
+    overtaken(ledger.commit(late).await);
+    let again = ledger.commit(Proposal { event: grant(71).event, ..open(70) }).await;
+    assert!(matches!(again, Ok(Committed::AlreadySpent(_))), "duty 7: {again:?}");
+    durable(ledger.commit(told(70, "ended", IntentStep::Ended, None)).await);
+    overtaken(ledger.commit(told(70, "ended", IntentStep::Ended, None)).await);
+    durable(ledger.commit(open(72)).await);
+    let (first, second) = tokio::join!(
+        ledger.commit(told(72, "minted", IntentStep::Settled, None)),
+        ledger.commit(told(72, "unknown", IntentStep::Unknown, None)),
+    );
+    durable(first);
+    overtaken(second);
+    assert_eq!(log.reader.unknown_outcomes().unwrap(), [], "duty 7: nothing is left of them");
 }
 
 #[tokio::test]
@@ -305,7 +334,7 @@ async fn a_void_conclusion_makes_the_token_unspent_again() {
     let log = Log::create();
     durable(log.writer.commit(grant(1)).await);
     let event = Event::Concluded { exchange_id: exchange(1), outcome: "void" };
-    let change = Some(Change::Concluded { release: grant(1).spend, lease: None });
+    let change = Some(Change::Concluded { release: grant(1).spend, lease: None, intent: None });
     durable(log.writer.commit(Proposal { change, ..Proposal::of(event) }).await);
     durable(log.writer.commit(grant(1)).await);
     let kinds: Vec<_> = log.reader.history(exchange(1)).unwrap();

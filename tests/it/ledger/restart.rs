@@ -9,7 +9,7 @@ use std::{
 
 use cambio::{
     clock::{Clock as _, ManualClock},
-    ledger::{Commit as _, entry::Entry, verify::verify, writer::StartError},
+    ledger::{Commit as _, Proposal, entry::Entry, verify::verify, writer::StartError},
     store::{Store, StoreError},
 };
 
@@ -186,10 +186,24 @@ async fn k09_the_writer_flushes_fully_in_wal_mode_and_the_library_is_new_enough(
 #[tokio::test]
 async fn v08_a_newer_schema_is_refused() {
     let disk = of_ten().await;
-    tamper(&disk.path, "PRAGMA user_version = 2;");
-    assert_eq!(refused(&disk.path), StoreError::Newer { found: 2, known: 1 });
-    tamper(&disk.path, "PRAGMA user_version = 1; PRAGMA application_id = 7;");
+    tamper(&disk.path, "PRAGMA user_version = 3;");
+    assert_eq!(refused(&disk.path), StoreError::Newer { found: 3, known: 2 });
+    tamper(&disk.path, "PRAGMA user_version = 2; PRAGMA application_id = 7;");
     assert!(matches!(refused(&disk.path), StoreError::Damaged(_)));
+}
+
+/// A store of the version before: it can be read as it is, and is brought up when it is opened for writing.
+#[tokio::test]
+async fn v08_a_store_of_the_first_schema_is_brought_up_and_keeps_its_entries() {
+    let disk = of_ten().await;
+    tamper(&disk.path, "DROP TABLE intent; PRAGMA user_version = 1;");
+    assert_eq!(Store::read(&disk.path).unwrap().size().unwrap(), 10, "read as it is");
+    let log = Log::open(&disk.path);
+    assert_eq!(log.reader.size().unwrap(), 10);
+    assert_eq!(log.reader.unknown_outcomes().unwrap(), []);
+    let intent = super::log::intent(20, None);
+    durable(log.writer.commit(Proposal { intent: Some(intent), ..grant(20) }).await);
+    assert_eq!(log.reader.intents_due(NOW, 11, 9).unwrap().len(), 1);
 }
 
 #[tokio::test]
