@@ -120,6 +120,7 @@ fn the_metrics_are_documented() {
     metrics.leases([(&target, "active", 3, 1)].into_iter(), [&target].into_iter());
     metrics.lease_ended(Duration::from_secs(1));
     metrics.lease_failed(&target, "unreachable");
+    metrics.unknown_outcomes([(&target, 1)].into_iter());
     let text = metrics.text().unwrap();
     let mut exposed: Vec<&str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
