@@ -34,8 +34,8 @@ pub use policies::PoliciesConfig;
 pub use store::StoreConfig;
 pub use targets::{
     AzureConfig, AzureRoleConfig, CloudConfig, GithubConfig, GithubRoleConfig, GoogleConfig,
-    GoogleRoleConfig, JwtConfig, JwtType, MysqlConfig, PostgresConfig, RedisConfig, ServerConfig,
-    ServerTls, TargetConfig, TargetKind, X509Config, aws,
+    GoogleRoleConfig, JwtConfig, JwtType, MysqlConfig, PostgresConfig, RdsConfig, RdsEngine,
+    RedisConfig, ServerConfig, ServerTls, TargetConfig, TargetKind, X509Config, aws,
 };
 
 use self::{files::Need, reader::Reader};

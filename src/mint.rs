@@ -36,6 +36,7 @@ pub mod mysql;
 pub mod name;
 pub mod postgres;
 pub mod quota;
+pub mod rds;
 pub mod reach;
 pub mod redis;
 mod signed;
@@ -89,6 +90,8 @@ pub enum Plan {
     Jwt(JwtPlan),
     /// A session at AWS: every parameter is final.
     Aws(Box<aws::AwsPlan>),
+    /// A token for a database of Amazon RDS: every parameter of the session that signs it is final.
+    Rds(Box<rds::RdsPlan>),
     /// A login at a server: name and password are final, nothing of it exists yet.
     Login(Box<login::Login>),
     /// A token of a cloud: what is asked for is final, nothing was sent yet.
@@ -104,6 +107,7 @@ impl Plan {
         match self {
             Self::Jwt(_) => "jwt",
             Self::Aws(_) => "aws",
+            Self::Rds(_) => "rds",
             Self::Login(login) => login.kind,
             Self::Cloud(plan) => plan.kind,
             Self::X509(_) => "x509",
@@ -115,7 +119,7 @@ impl Plan {
     pub const fn is_outside(&self) -> bool {
         match self {
             Self::Jwt(_) | Self::X509(_) => false,
-            Self::Aws(_) | Self::Login(_) | Self::Cloud(_) => true,
+            Self::Aws(_) | Self::Rds(_) | Self::Login(_) | Self::Cloud(_) => true,
         }
     }
 
@@ -126,7 +130,7 @@ impl Plan {
     pub fn narrow(&mut self, by: &Narrowing) -> Result<(), MintError> {
         match self {
             Self::Aws(plan) => plan.narrow(by),
-            Self::Jwt(_) | Self::Login(_) | Self::X509(_) | Self::Cloud(_) => {
+            Self::Jwt(_) | Self::Rds(_) | Self::Login(_) | Self::X509(_) | Self::Cloud(_) => {
                 let reason = format!("a {} has no session policy", self.kind());
                 Err(MintError::Unsuited(Unsuited::Narrowing, reason))
             }
@@ -138,10 +142,8 @@ impl Plan {
     pub fn signed(&self) -> Option<(Hash, &str)> {
         match self {
             Self::Jwt(plan) => Some((plan.digest, &plan.kid)),
-            Self::Aws(plan) => match &plan.how {
-                aws::How::WebIdentity(jwt) => Some((jwt.digest, &jwt.kid)),
-                aws::How::Ambient { .. } => None,
-            },
+            Self::Aws(plan) => plan.signed(),
+            Self::Rds(plan) => plan.session.signed(),
             Self::Login(_) => None,
             Self::Cloud(plan) => plan.assertion.as_ref().map(|jwt| (jwt.digest, jwt.kid.as_str())),
             Self::X509(plan) => Some((plan.digest, &plan.kid)),

@@ -24,7 +24,7 @@ use crate::{
     clock::{Clock, Instant},
     grant::{Grant, Narrowing, RoleName, TargetName},
     keys::keyring::Keyring,
-    ledger::Recorded,
+    ledger::{Hash, Recorded},
     secret::Secret,
     subject::{Algorithm, issuers::IssuerUrl},
     target::Expiry,
@@ -194,6 +194,14 @@ pub enum How {
 }
 
 impl AwsPlan {
+    /// What we sign for it, where we do: SHA-256 and `kid`.
+    pub(super) fn signed(&self) -> Option<(Hash, &str)> {
+        match &self.how {
+            How::WebIdentity(jwt) => Some((jwt.digest, &jwt.kid)),
+            How::Ambient { .. } => None,
+        }
+    }
+
     /// Narrows the session by what the caller asked for. A session has one inline policy, and AWS adds up what several session
     /// policies allow: where the role has any, a further one could widen it.
     ///
@@ -391,14 +399,33 @@ impl Minter for AwsMinter {
 
     async fn mint(&self, recorded: Recorded<Prepared>) -> Result<Credential, MintError> {
         let (_, prepared) = recorded.redeem();
-        if prepared.target != self.target.name {
-            return Err(MintError::Internal(format!("prepared for `{}`", prepared.target)));
-        }
         let Plan::Aws(plan) = prepared.plan else {
             return Err(MintError::Internal(format!("a {} is no session", prepared.plan.kind())));
         };
+        let session = self.session(&prepared.target, *plan).await?;
+        Ok(Credential {
+            value: credential(&session, &self.target.region)?,
+            issued_token_type: TOKEN_TYPE,
+            token_type: "N_A",
+            expires_at: session.expires_at,
+            scope: prepared.scope,
+            lease: None,
+        })
+    }
+}
+
+impl AwsMinter {
+    /// Asks for the session of `plan`, which was recorded.
+    pub(super) async fn session(
+        &self,
+        target: &TargetName,
+        plan: AwsPlan,
+    ) -> Result<Session, MintError> {
+        if *target != self.target.name {
+            return Err(MintError::Internal(format!("prepared for `{target}`")));
+        }
         let AwsPlan { arn, session_name, how, policy, policy_arns, length, worst_end, floor } =
-            *plan;
+            plan;
         let (assertion, ambient) = match how {
             How::WebIdentity(jwt) => (Some(jwt.sign(&self.keyring).await?), None),
             How::Ambient { external_id, tags, transitive, source_identity } => {
@@ -426,14 +453,7 @@ impl Minter for AwsMinter {
                 session.expires_at
             )));
         }
-        Ok(Credential {
-            value: credential(&session, &self.target.region)?,
-            issued_token_type: TOKEN_TYPE,
-            token_type: "N_A",
-            expires_at: session.expires_at,
-            scope: prepared.scope,
-            lease: None,
-        })
+        Ok(session)
     }
 }
 
