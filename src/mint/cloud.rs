@@ -9,16 +9,17 @@ use std::{collections::BTreeMap, time::Duration};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
 use serde_json::Value;
+use url::Url;
 
 use super::{
-    Behind, Credential, JwtPlan, LATE, LeaseToken, MintError, Prepared, act,
+    Behind, Credential, JwtPlan, LATE, LeaseToken, MintError, Plan, Prepared, act,
     gate::{Answered, Gate, NotPassed},
     lifetime,
 };
 use crate::{
     chance::Chance,
     clock::Instant,
-    grant::{Grant, RuleId},
+    grant::{Grant, RoleName, RuleId, TargetName},
     keys::keyring::{Keyring, TokenType},
     secret::Secret,
     subject::Algorithm,
@@ -144,6 +145,49 @@ pub(super) async fn pass<T: Send>(
         CallError::Lost(_) | CallError::Withheld(_) => MintError::Unknown(error.to_string()),
         CallError::Ours(error) => error,
     })
+}
+
+/// The role of a grant for this target, if anybody may be asked for it now.
+pub(super) fn role<'a, R>(
+    gate: &Gate,
+    (name, roles): (&TargetName, &'a BTreeMap<RoleName, R>),
+    grant: &Grant,
+) -> Result<&'a R, MintError> {
+    if grant.target != *name {
+        return Err(MintError::Internal(format!("a grant for `{}` came here", grant.target)));
+    }
+    gate.is_open().map_err(MintError::Busy)?;
+    let role = roles.get(&grant.role);
+    role.ok_or_else(|| MintError::Internal(format!("no role `{}`", grant.role)))
+}
+
+/// What is prepared where nothing can be ended: `jti` names it, as the cloud's own log may.
+pub(super) fn unleased(
+    grant: &Grant,
+    expires_at: Instant,
+    jti: String,
+    plan: CloudPlan,
+) -> Prepared {
+    Prepared {
+        target: grant.target.clone(),
+        scope: super::scope(grant),
+        expires_at,
+        credential: jti,
+        lease: None,
+        plan: Plan::Cloud(Box::new(plan)),
+    }
+}
+
+/// A token endpoint's answer (RFC 6749 section 5.1): the token, and its end counted from `asked_at`, which is never too late.
+pub(super) async fn token(
+    peer: &Peer,
+    url: &Url,
+    form: &[(&str, &str)],
+    asked_at: Instant,
+) -> Result<(Secret, Instant), CallError> {
+    let mut answer = peer.post_form(url, form).await?;
+    let ends = asked_at.plus(seconds(&answer, "expires_in")?);
+    Ok((bearer(&mut answer, "access_token")?, ends))
 }
 
 /// INVARIANT(honest-expiry): the end that is fixed before the commit, or none where the target can't keep it.
@@ -306,7 +350,7 @@ pub(super) fn planned(
     kind: &str,
 ) -> Result<(Option<JwtPlan>, Ask, Instant, PreparedParts), MintError> {
     let found = prepared.plan.kind();
-    let super::Plan::Cloud(plan) = prepared.plan else {
+    let Plan::Cloud(plan) = prepared.plan else {
         return Err(MintError::Internal(format!("a {found} is no {kind}")));
     };
     if plan.kind != kind {
