@@ -24,11 +24,16 @@ use crate::{
         operations::Operations,
         tls::{Tls, TlsError},
     },
-    exchange::{Exchange, RateLimit},
+    exchange::{Exchange, RateLimit, resolver::Resolver},
     keys::{KeysError, rotator::Rotator},
     lease::{ending::Ending, reaper::Reaper},
     ledger::{
-        Commit, anchor::Anchor, checkpoint, reader::LedgerReader, rollup::Rollup, writer::Writer,
+        Commit,
+        anchor::Anchor,
+        checkpoint,
+        reader::{LedgerReader, UnknownOutcomes},
+        rollup::Rollup,
+        writer::Writer,
     },
     subject::key_source::{KnownKeys, fetch::Outbound},
     telemetry::Metrics,
@@ -111,6 +116,8 @@ pub struct State {
     trouble: ArcSwapOption<String>,
     /// Which anchors are behind, if any: readiness detail.
     anchor_trouble: ArcSwapOption<String>,
+    /// Grants whose outcome nobody knows, as they were counted last: readiness detail.
+    unknown: ArcSwapOption<Vec<UnknownOutcomes>>,
     /// One reload at a time.
     reloading: Mutex<()>,
 }
@@ -199,6 +206,7 @@ pub async fn start(
         tls,
         trouble: ArcSwapOption::from_pointee(trouble),
         anchor_trouble: ArcSwapOption::empty(),
+        unknown: ArcSwapOption::empty(),
         reloading: Mutex::new(()),
     });
     state.writer.watch(Arc::new(loops::Flushes(Arc::clone(&state.metrics))));
@@ -270,6 +278,13 @@ async fn listen(
     checkpointer: crate::ledger::checkpoint::Checkpointer,
 ) -> Result<Running, StartError> {
     let config = state.config.load_full();
+    // Before anything is served: every entry so far is of an earlier process.
+    let resolver = Resolver::of(
+        Arc::clone(&state.reader),
+        Arc::clone(&state.exchange.ledger),
+        Arc::clone(&state.means.clock),
+    );
+    let resolver = resolver.map_err(|error| StartError::Ledger(error.to_string()))?;
     let bound = async |at: SocketAddr| {
         let listener = TcpListener::bind(at).await;
         let listener =
@@ -342,6 +357,7 @@ async fn listen(
         edge::admin::router(Arc::clone(&state) as Arc<dyn edge::Powers>),
         stop.clone(),
     ));
+    loops.spawn(resolver.run(stop.clone()));
     loops::start(&state, checkpointer, &loops, (&stop, &stop_ledger));
     info!(
         listener.public = %public, listener.operations = %operations, config.environment = config.environment,

@@ -36,8 +36,8 @@ pub use policies::PoliciesConfig;
 pub use store::StoreConfig;
 pub use targets::{
     AzureConfig, AzureRoleConfig, Bounds, CloudConfig, GithubConfig, GithubRoleConfig,
-    GoogleConfig, GoogleRoleConfig, JwtConfig, JwtType, MysqlConfig, PostgresConfig, RedisConfig,
-    ServerConfig, ServerTls, TargetConfig, TargetKind, X509Config, aws,
+    GoogleConfig, GoogleRoleConfig, JwtConfig, JwtType, MysqlConfig, PostgresConfig, RdsConfig,
+    RdsEngine, RedisConfig, ServerConfig, ServerTls, TargetConfig, TargetKind, X509Config, aws,
 };
 
 use self::{files::Need, reader::Reader};

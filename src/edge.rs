@@ -13,7 +13,7 @@ use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -47,6 +47,8 @@ pub mod revoke;
 pub mod source;
 pub mod tls;
 pub mod token;
+
+use answer::Front;
 
 pub use crate::exchange::RateLimit;
 pub use admin::Power;
@@ -302,8 +304,8 @@ pub fn router(surface: Surface) -> Router {
     let mut router = Router::new()
         .route(&at("/token"), post(token::token))
         .route(&at("/google/token"), post(google::token))
-        .route(&at("/aws"), post(aws::assume))
-        .route(&at("/aws/"), post(aws::assume))
+        .route(&at(AWS), in_xml())
+        .route(&at(&format!("{AWS}/")), in_xml())
         .route(&at("/introspect"), post(introspect::introspect))
         .route(&at("/revoke"), post(revoke::revoke))
         .route(&at("/authorize"), get(discovery::no_authorization))
@@ -324,9 +326,17 @@ pub fn router(surface: Surface) -> Router {
     router
         .fallback(nothing_here)
         .layer(middleware::from_fn_with_state((admission, metrics), admit))
-        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| panicked()))
+        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
+            panicked(Front::TokenExchange)
+        }))
         .layer(middleware::map_response(guard))
         .with_state(Arc::new(surface))
+}
+
+/// The AWS front, whose panics are told in its own language, too.
+fn in_xml() -> MethodRouter<Arc<Surface>> {
+    post(aws::assume)
+        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| panicked(Front::AwsSts)))
 }
 
 async fn nothing_here() -> StatusCode {
@@ -339,23 +349,34 @@ async fn admit(
     request: Request,
     next: Next,
 ) -> Response {
+    let front = front_of(&request);
     let Ok(_permit) = admission.try_acquire() else {
         metrics.refused(Refusal::from(Unfit::Overloaded).reason());
-        return answer::unattributed(&Unfit::Overloaded.into());
+        return answer::unattributed(&Unfit::Overloaded.into(), front);
     };
     // hyper drops a `Content-Length` that came beside `Transfer-Encoding`, so the two can't be told from one here. No
     // client of a token endpoint needs chunked requests: none is read (RFC 9112 section 6.3 lets a server say so).
     if request.headers().contains_key(header::TRANSFER_ENCODING) {
         metrics.refused(Refusal::from(Unfit::Body).reason());
-        return answer::unattributed(&Unfit::Body.into());
+        return answer::unattributed(&Unfit::Body.into(), front);
     }
     next.run(request).await
 }
 
 /// A panic says nothing to the caller (threat V06); the panic hook has logged it.
-fn panicked() -> Response {
-    answer::unattributed(&Refusal::Internal("a handler panicked".to_owned()))
+fn panicked(front: Front) -> Response {
+    answer::unattributed(&Refusal::Internal("a handler panicked".to_owned()), front)
 }
+
+/// Whoever is turned away before any handler has looked still hears the language it speaks: an SDK of AWS reads XML alone.
+fn front_of(request: &Request) -> Front {
+    let path = request.uri().path();
+    let aws = path.strip_suffix('/').unwrap_or(path).ends_with(AWS);
+    if aws { Front::AwsSts } else { Front::TokenExchange }
+}
+
+/// The path of the AWS front, with and without a slash at its end.
+const AWS: &str = "/aws";
 
 /// No answer of ours is a page: nothing may run in it, frame it or sniff it (threat H13). There is no CORS header either.
 async fn guard(mut response: Response) -> Response {

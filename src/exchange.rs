@@ -10,8 +10,8 @@ use crate::{
     grant::{Grant, Narrowing, Replay},
     id::{ExchangeId, LeaseId},
     ledger::{
-        self, Change, Commit, Committed, Event, Granted, LeaseState, NotRecorded, Proposal,
-        Receipt, Refused, Spend,
+        self, Change, Commit, Committed, Event, Granted, IntentStep, LeaseState, NotRecorded,
+        Proposal, Receipt, Refused, Spend,
         facts::Facts,
         rollup::{Rollup, Stranger},
     },
@@ -26,6 +26,7 @@ use crate::{
 pub mod actor;
 pub mod limits;
 mod outliving;
+pub mod resolver;
 pub mod token_type;
 
 pub use limits::RateLimit;
@@ -183,6 +184,7 @@ impl Exchange {
             let opened = Opened {
                 spend: proposal.spend.clone(),
                 lease: proposal.lease.as_ref().map(|lease| lease.id),
+                intent: proposal.intent.is_some(),
             };
             let recorded = match ledger::record(ledger.as_ref(), proposal, prepared).await {
                 Ok(recorded) => recorded,
@@ -195,7 +197,8 @@ impl Exchange {
                 let overtaken =
                     conclude(ledger.as_ref(), exchange_id, outcome_of(&made), opened).await?;
                 if overtaken && made.is_ok() {
-                    let reason = "its lease was revoked while it was made".to_owned();
+                    let reason =
+                        "its lease was revoked, or it was given up, while it was made".to_owned();
                     return Err(not_minted(MintError::Unknown(reason), grant));
                 }
             }
@@ -308,7 +311,14 @@ fn proposal(
     let actor = behind.actor.map(ConfirmedSubject::verified);
     let mut facts = facts_of(request, &subject, actor, grant.policy_digest, behind.now);
     facts.shadow = permit.shadow.iter().map(ToString::to_string).collect();
-    Proposal { event, facts: Some(facts), spend, lease: prepared.lease.clone(), change: None }
+    Proposal {
+        event,
+        facts: Some(facts),
+        spend,
+        lease: prepared.lease.clone(),
+        intent: prepared.intent(behind.now),
+        change: None,
+    }
 }
 
 fn facts_of(
@@ -381,6 +391,7 @@ const fn is_certain(error: &MintError) -> bool {
 struct Opened {
     spend: Option<Spend>,
     lease: Option<LeaseId>,
+    intent: bool,
 }
 
 fn outcome_of(made: &Result<Credential, MintError>) -> (&'static str, LeaseState) {
@@ -392,7 +403,7 @@ fn outcome_of(made: &Result<Credential, MintError>) -> (&'static str, LeaseState
 }
 
 /// Writes down how a grant ended. One that is void releases its spend and its lease in the same transaction. A credential whose
-/// conclusion can't be written is withheld. `true`: the lease was revoked meanwhile.
+/// conclusion can't be written is withheld. `true`: the lease was revoked meanwhile, or another outcome was told.
 async fn conclude(
     ledger: &dyn Commit,
     exchange_id: ExchangeId,
@@ -403,6 +414,11 @@ async fn conclude(
     let change = Change::Concluded {
         release: opened.spend.filter(|_| state == LeaseState::Void),
         lease: opened.lease.map(|id| (id, state)),
+        // A lease tells of what may exist; where there is none, the intent goes on doing so.
+        intent: opened.intent.then(|| match (state, opened.lease) {
+            (LeaseState::Unknown, None) => IntentStep::Unknown,
+            (_, _) => IntentStep::Settled,
+        }),
     };
     let proposal = Proposal { change: Some(change), ..Proposal::of(event) };
     let concluded = ledger.commit(proposal).await.map_err(Refusal::Ledger)?;

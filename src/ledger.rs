@@ -22,6 +22,7 @@ pub mod anchor;
 pub mod checkpoint;
 pub mod entry;
 pub mod facts;
+pub mod intent;
 pub mod journal;
 pub mod matching;
 pub mod note;
@@ -35,6 +36,8 @@ pub mod tree;
 pub mod verify;
 pub mod writer;
 
+pub use intent::{Intent, IntentState, IntentStep};
+
 /// A SHA-256 hash: of a leaf, a node, a policy set, a signing input.
 pub type Hash = [u8; 32];
 
@@ -45,11 +48,12 @@ pub enum Event {
     Granted(Granted),
     /// An exchange of a known tenant ended without a credential.
     Refused(Refused),
-    /// How a grant with outside effects ended: `minted`, `void` or `unknown`.
+    /// How a grant with outside effects ended: `minted`, `void` or `unknown`; and, of one that was unknown, that its worst end
+    /// has passed: `ended`.
     Concluded {
         /// Which exchange.
         exchange_id: ExchangeId,
-        /// `minted`, `void`, `unknown`.
+        /// `minted`, `void`, `unknown`, `ended`.
         outcome: &'static str,
     },
     /// Refusals of strangers, counted per reason over a minute (threat A11).
@@ -355,6 +359,8 @@ pub enum Change {
         release: Option<Spend>,
         /// The lease of the grant, if it had one, and its new state.
         lease: Option<(LeaseId, LeaseState)>,
+        /// What it means for the grant's [`Intent`], if it had one.
+        intent: Option<IntentStep>,
     },
 }
 
@@ -383,6 +389,8 @@ pub struct Proposal {
     pub spend: Option<Spend>,
     /// The lease to open.
     pub lease: Option<LeaseIntent>,
+    /// What to remember until the grant's conclusion.
+    pub intent: Option<Intent>,
     /// The state to change.
     pub change: Option<Change>,
 }
@@ -391,7 +399,7 @@ impl Proposal {
     /// An entry alone.
     #[must_use]
     pub const fn of(event: Event) -> Self {
-        Self { event, facts: None, spend: None, lease: None, change: None }
+        Self { event, facts: None, spend: None, lease: None, intent: None, change: None }
     }
 }
 
@@ -439,7 +447,8 @@ pub enum Committed {
     Blocked(Receipt, BlockId),
     /// The lease has no room in its [`Share`] before this instant at the earliest; the entry is a refusal's.
     NoRoom(Receipt, Instant),
-    /// Entry and change are durable, but the lease did not take the step: it is being ended, or has ended.
+    /// The entry is durable, but the lease did not take the step: it is being ended, or has ended. Or the intent did not: its
+    /// outcome was told before.
     Overtaken(Receipt),
     /// The compare-and-swap found another epoch; there is no entry.
     Stale {
@@ -478,7 +487,8 @@ pub enum CommitError {
 /// 4. a conflict of one proposal never fails another one of its batch;
 /// 5. after a failed flush nothing is ever `Durable` again;
 /// 6. a step of a lease that may not follow where it stands is not taken, and is [`Committed::Overtaken`];
-/// 7. of many that open a lease at once, as many succeed as their [`Share`] has room for, and the others spend no token.
+/// 7. so is a second outcome of an intent, and it releases nothing;
+/// 8. of many that open a lease at once, as many succeed as their [`Share`] has room for, and the others spend no token.
 #[async_trait]
 pub trait Commit: fmt::Debug + Send + Sync {
     /// Waits until `proposal` is durable, or known not to be.

@@ -15,7 +15,7 @@ use crate::{
     clock::Instant,
     grant::{Grant, Narrowing, TargetName},
     id::{ExchangeId, LeaseId},
-    ledger::{Hash, LeaseIntent, Recorded},
+    ledger::{Hash, Intent, LeaseIntent, Recorded},
     secret::Secret,
     subject::ConfirmedSubject,
     target::Expiry,
@@ -35,6 +35,7 @@ pub mod login;
 pub mod mysql;
 pub mod name;
 pub mod postgres;
+pub mod rds;
 pub mod reach;
 pub mod redis;
 mod signed;
@@ -42,6 +43,12 @@ pub mod sql;
 pub mod x509;
 
 pub use signed::JwtPlan;
+
+/// From the instant of the exchange on: after it, nothing that a mint began can still take effect.
+pub const MINT_DEADLINE: Duration = Duration::from_secs(30);
+/// How much later than was fixed before the commit a credential of a cloud may end: it counts from its own answer, by its own
+/// clock.
+const LATE: Duration = Duration::from_secs(60);
 
 /// Who stands behind a credential, and in which exchange.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +89,8 @@ pub enum Plan {
     Jwt(JwtPlan),
     /// A session at AWS: every parameter is final.
     Aws(Box<aws::AwsPlan>),
+    /// A token for a database of Amazon RDS: every parameter of the session that signs it is final.
+    Rds(Box<rds::RdsPlan>),
     /// A login at a server: name and password are final, nothing of it exists yet.
     Login(Box<login::Login>),
     /// A token of a cloud: what is asked for is final, nothing was sent yet.
@@ -97,6 +106,7 @@ impl Plan {
         match self {
             Self::Jwt(_) => "jwt",
             Self::Aws(_) => "aws",
+            Self::Rds(_) => "rds",
             Self::Login(login) => login.kind,
             Self::Cloud(plan) => plan.kind,
             Self::X509(_) => "x509",
@@ -108,7 +118,7 @@ impl Plan {
     pub const fn is_outside(&self) -> bool {
         match self {
             Self::Jwt(_) | Self::X509(_) => false,
-            Self::Aws(_) | Self::Login(_) | Self::Cloud(_) => true,
+            Self::Aws(_) | Self::Rds(_) | Self::Login(_) | Self::Cloud(_) => true,
         }
     }
 
@@ -119,7 +129,7 @@ impl Plan {
     pub fn narrow(&mut self, by: &Narrowing) -> Result<(), MintError> {
         match self {
             Self::Aws(plan) => plan.narrow(by),
-            Self::Jwt(_) | Self::Login(_) | Self::X509(_) | Self::Cloud(_) => {
+            Self::Jwt(_) | Self::Rds(_) | Self::Login(_) | Self::X509(_) | Self::Cloud(_) => {
                 let reason = format!("a {} has no session policy", self.kind());
                 Err(MintError::Unsuited(Unsuited::Narrowing, reason))
             }
@@ -131,14 +141,26 @@ impl Plan {
     pub fn signed(&self) -> Option<(Hash, &str)> {
         match self {
             Self::Jwt(plan) => Some((plan.digest, &plan.kid)),
-            Self::Aws(plan) => match &plan.how {
-                aws::How::WebIdentity(jwt) => Some((jwt.digest, &jwt.kid)),
-                aws::How::Ambient { .. } => None,
-            },
+            Self::Aws(plan) => plan.signed(),
+            Self::Rds(plan) => plan.session.signed(),
             Self::Login(_) => None,
             Self::Cloud(plan) => plan.assertion.as_ref().map(|jwt| (jwt.digest, jwt.kid.as_str())),
             Self::X509(plan) => Some((plan.digest, &plan.kid)),
         }
+    }
+}
+
+impl Prepared {
+    /// What is to be remembered until somebody tells how the mint ended, where it has an effect outside.
+    #[must_use]
+    pub fn intent(&self, now: Instant) -> Option<Intent> {
+        let lease = self.lease.as_ref();
+        self.plan.is_outside().then(|| Intent {
+            target: self.target.clone(),
+            mint_deadline: lease.map_or_else(|| now.plus(MINT_DEADLINE), |it| it.mint_deadline),
+            worst_end: self.expires_at.plus(LATE),
+            lease: lease.map(|lease| lease.id),
+        })
     }
 }
 

@@ -134,6 +134,13 @@ impl State {
         if let Some(tls) = &self.tls {
             self.metrics.certificate_ends(tls.ends());
         }
+        match self.reader.unknown_outcomes() {
+            Ok(unknown) => {
+                self.metrics.unknown_outcomes(unknown.iter().map(|it| (&it.target, it.count)));
+                self.unknown.store(Some(Arc::new(unknown)));
+            }
+            Err(error) => tracing::error!("unknown outcomes can't be counted: {error}"),
+        }
         self.metrics.queued(u64::try_from(self.writer.waiting()).unwrap_or(u64::MAX));
         self.metrics.notes_dropped(self.writer.dropped());
     }

@@ -217,6 +217,7 @@ impl Health for State {
         checks.push(self.policies_check());
         checks.extend(self.authority_checks());
         checks.extend(self.lease_checks(now));
+        checks.extend(self.outcome_checks());
         for issuer in self.exchange.scene.load().verifier.issuers().iter() {
             let state = issuer.keys.state();
             let detail = match (state.fetched_at, &state.last_error) {
@@ -308,6 +309,24 @@ impl State {
             check(&name, false, false, format!("{what}: {}", trouble.reason))
         };
         troubles.iter().map(told).collect()
+    }
+
+    /// Credentials of clouds that may be good though nobody is known to have them: told, and nothing that stops anything.
+    fn outcome_checks(&self) -> Vec<Check> {
+        let Some(unknown) = self.unknown.load_full() else {
+            return vec![check("outcomes", false, false, "not looked at yet".to_owned())];
+        };
+        if unknown.is_empty() {
+            return vec![check("outcomes", true, false, "none is unknown".to_owned())];
+        }
+        let told = unknown.iter().map(|it| {
+            let detail = format!(
+                "{} of unknown outcome: what may have been made ends by {}",
+                it.count, it.until
+            );
+            check(&format!("outcomes:{}", it.target), true, false, detail)
+        });
+        told.collect()
     }
 
     fn policies_check(&self) -> Check {

@@ -58,6 +58,7 @@ pub fn makers(config: &Config, means: &Means) -> Result<Makers, SceneError> {
                 jwt_maker(config, target, jwt, means)?
             }
             TargetKind::Aws(aws) => aws::maker(config, target, aws, means)?,
+            TargetKind::Rds(rds) => aws::rds_maker(config, target, rds, means)?,
             TargetKind::Postgres(_) | TargetKind::Mysql(_) | TargetKind::Redis(_) => {
                 let server = servers::server(config, target, &means.chance)?.ok_or_else(|| {
                     SceneError::Target(format!("`{}` has no server", target.name))
@@ -149,7 +150,20 @@ pub fn examiners(
 ) -> Result<Examiners, SceneError> {
     let mut examiners = Vec::new();
     for target in &config.targets {
-        if let TargetKind::Aws(aws) = &target.kind {
+        let sessions = match &target.kind {
+            TargetKind::Aws(aws) => Some(&**aws),
+            TargetKind::Rds(rds) => Some(&rds.sessions),
+            TargetKind::Jwt(_)
+            | TargetKind::Cambio(_)
+            | TargetKind::Postgres(_)
+            | TargetKind::Mysql(_)
+            | TargetKind::Redis(_)
+            | TargetKind::X509(_)
+            | TargetKind::Google(_)
+            | TargetKind::Azure(_)
+            | TargetKind::Github(_) => None,
+        };
+        if let Some(aws) = sessions {
             let examiner = aws::examiner(config, target, aws)?;
             examiners.push((target.name.clone(), Arc::new(examiner) as Arc<dyn Examine>));
         }

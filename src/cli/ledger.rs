@@ -306,10 +306,16 @@ pub(super) async fn await_inclusion(
 fn look(one: &One, talk: &mut Talk) -> Result<(), Failure> {
     let reader = one.at.open()?;
     let entry = find(reader.as_ref(), &one.entry)?;
+    let outcome = show::outcome(reader.as_ref(), &entry).map_err(unreadable)?;
     if talk.json() {
-        talk.value(&Value::Object(show::object(&entry, true).map_err(unreadable)?));
+        let mut object = show::object(&entry, true).map_err(unreadable)?;
+        object.extend(outcome.map(|outcome| ("outcome".to_owned(), outcome.into())));
+        talk.value(&Value::Object(object));
     } else {
         talk.line(show::show(&entry, true).map_err(unreadable)?.trim_end());
+        if let Some(outcome) = outcome {
+            talk.line(&format!("outcome: {outcome}"));
+        }
     }
     Ok(())
 }

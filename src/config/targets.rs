@@ -13,6 +13,7 @@ mod google;
 mod jwt;
 mod mysql;
 mod postgres;
+mod rds;
 mod redis;
 mod roles;
 mod server;
@@ -25,6 +26,7 @@ pub use google::{GoogleConfig, GoogleRoleConfig};
 pub use jwt::{JwtConfig, JwtType};
 pub use mysql::MysqlConfig;
 pub use postgres::PostgresConfig;
+pub use rds::{RdsConfig, RdsEngine};
 pub use redis::RedisConfig;
 pub use server::{Bounds, ServerConfig, ServerTls};
 pub use x509::X509Config;
@@ -72,6 +74,8 @@ pub enum TargetKind {
     Github(GithubConfig),
     /// AWS sessions.
     Aws(Box<aws::AwsConfig>),
+    /// IAM tokens for a database of Amazon RDS.
+    Rds(Box<RdsConfig>),
     /// Users of a MariaDB or MySQL.
     Mysql(MysqlConfig),
     /// Users of a Redis or Valkey.
@@ -93,6 +97,7 @@ impl TargetKind {
             Self::Azure(_) => "azure",
             Self::Github(_) => "github",
             Self::Aws(_) => "aws",
+            Self::Rds(_) => "rds",
             Self::Mysql(_) => "mysql",
             Self::Redis(_) => "redis",
             Self::Postgres(_) => "postgres",
@@ -112,7 +117,8 @@ impl TargetKind {
             | Self::Google(_)
             | Self::Azure(_)
             | Self::Github(_)
-            | Self::Aws(_) => None,
+            | Self::Aws(_)
+            | Self::Rds(_) => None,
         }
     }
 
@@ -125,6 +131,7 @@ impl TargetKind {
             // Entra verifies no other.
             Self::Azure(_) => Some(Algorithm::RS256),
             Self::Aws(aws) => aws.signed_with(),
+            Self::Rds(rds) => rds.sessions.signed_with(),
             Self::Github(_)
             | Self::Postgres(_)
             | Self::Mysql(_)
@@ -146,7 +153,8 @@ impl TargetKind {
             | Self::Google(_)
             | Self::Azure(_)
             | Self::Github(_)
-            | Self::Aws(_) => None,
+            | Self::Aws(_)
+            | Self::Rds(_) => None,
         }
     }
 }
@@ -184,6 +192,7 @@ impl TargetConfig {
             }
             TargetKind::Google(google) if google.impersonates() => exact,
             TargetKind::Azure(azure) => Expiry::Fixed(azure.lives),
+            TargetKind::Rds(_) => Expiry::Fixed(rds::LIVES),
             TargetKind::Github(github) if github.by_broker => {
                 Expiry::ByBroker { ceiling: self.ceiling }
             }
@@ -247,6 +256,7 @@ pub(super) static TARGET: Shape = Shape::Tagged {
         ("azure", &azure::AZURE),
         ("github", &github::GITHUB),
         ("aws", &aws::AWS),
+        ("rds", &rds::RDS),
     ],
 };
 
@@ -321,6 +331,7 @@ fn target(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Opt
         "azure" => azure::read(reader, node).map(TargetKind::Azure),
         "github" => github::read(reader, node, ceiling).map(TargetKind::Github),
         "aws" => aws::read(reader, node).map(|aws| TargetKind::Aws(Box::new(aws))),
+        "rds" => rds::read(reader, node).map(|rds| TargetKind::Rds(Box::new(rds))),
         "mysql" => mysql::read(reader, node).map(TargetKind::Mysql),
         "redis" => redis::read(reader, node).map(TargetKind::Redis),
         "postgres" => postgres::read(reader, node).map(Box::new).map(TargetKind::Postgres),
@@ -330,6 +341,7 @@ fn target(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Opt
     let aliases = aliases(reader, node);
     let mut roles = match &kind {
         Some(TargetKind::Aws(aws)) => aws::roles(aws),
+        Some(TargetKind::Rds(rds)) => aws::roles(&rds.sessions),
         _ => roles::read(reader, node),
     };
     if let Some(TargetKind::Google(google)) = &kind {
@@ -359,6 +371,8 @@ fn target(reader: &mut Reader<'_>, node: &Node, ours: Option<&IssuerUrl>) -> Opt
 fn lifetimes(reader: &mut Reader<'_>, node: &Node) -> (Duration, Duration) {
     let (floor, ceiling) = match node.find("kind").and_then(Node::text) {
         Some("aws") => aws::lifetimes(reader, node),
+        // INVARIANT(honest-expiry): AWS knows no other.
+        Some("rds") => (rds::LIVES, rds::LIVES),
         _ => own_lifetimes(reader, node),
     };
     if floor > ceiling {

@@ -307,7 +307,7 @@ pub(super) fn respond(refusal: &Refusal, front: Front, id: ExchangeId) -> Respon
             });
             super::json(answer.status, &body)
         }
-        Front::AwsSts => super::aws::xml::refused(&answer, id),
+        Front::AwsSts => super::aws::xml::refused(&answer, Some(id)),
     };
     let mut response = with_headers(&answer, body);
     if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
@@ -317,10 +317,16 @@ pub(super) fn respond(refusal: &Refusal, front: Front, id: ExchangeId) -> Respon
 }
 
 /// The error response where there is no exchange yet, or no longer one.
-pub(super) fn unattributed(refusal: &Refusal) -> Response {
-    let answer = answer(refusal, Front::TokenExchange);
-    let body = json!({ "error": answer.code, "error_description": answer.description });
-    let mut response = with_headers(&answer, super::json(answer.status, &body));
+pub(super) fn unattributed(refusal: &Refusal, front: Front) -> Response {
+    let answer = answer(refusal, front);
+    let body = match front {
+        Front::TokenExchange | Front::JwtBearer | Front::Google => {
+            let body = json!({ "error": answer.code, "error_description": answer.description });
+            super::json(answer.status, &body)
+        }
+        Front::AwsSts => super::aws::xml::refused(&answer, None),
+    };
+    let mut response = with_headers(&answer, body);
     // What is not read to its end must not be taken for the next request (threat H05).
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response

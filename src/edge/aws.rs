@@ -51,7 +51,7 @@ const POLICY_LIMITS: Limits = Limits { bytes: 8_192, depth: 12, members: 256, el
 pub(super) async fn assume(State(surface): State<Arc<Surface>>, request: Request) -> Response {
     let begun = tokio::time::Instant::now();
     let Ok(id) = ExchangeId::make(surface.clock.now(), &*surface.chance) else {
-        return answer::unattributed(&Refusal::NotReady("no randomness".to_owned()));
+        return answer::unattributed(&Refusal::NotReady("no randomness".to_owned()), Front::AwsSts);
     };
     let arrival = arrive(&surface, request, id).await;
     token::answer_to(&surface, id, begun, arrival, granted).await

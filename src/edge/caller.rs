@@ -5,7 +5,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{CallerRefused, answer, form::refuse};
+use super::{
+    CallerRefused,
+    answer::{self, Front},
+    form::refuse,
+};
 use crate::{refusal::Refusal, secret::Secret};
 
 /// Exactly one `Authorization`, and that a bearer token (threat H07). None at all is left to the judge of callers: an
@@ -34,7 +38,7 @@ pub(super) fn challenge(what: &'static str, refused: &CallerRefused) -> Response
         }
         CallerRefused::NotAllowed => (StatusCode::FORBIDDEN, "Bearer error=\"insufficient_scope\""),
         CallerRefused::Unavailable(_) => {
-            return answer::unattributed(&Refusal::NotReady(what.to_owned()));
+            return answer::unattributed(&Refusal::NotReady(what.to_owned()), Front::TokenExchange);
         }
     };
     tracing::info!(

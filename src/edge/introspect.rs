@@ -10,7 +10,8 @@ use axum::{
 use serde_json::json;
 
 use super::{
-    Surface, answer,
+    Surface,
+    answer::{self, Front},
     caller::{bearer, challenge},
     form::{Dialect, Form, refuse},
     source::{self, AddressKey},
@@ -23,7 +24,7 @@ pub(super) async fn introspect(State(surface): State<Arc<Surface>>, request: Req
     match ask(&surface, request).await {
         Err(refusal) => {
             surface.metrics.refused(refusal.reason());
-            answer::unattributed(&refusal)
+            answer::unattributed(&refusal, Front::TokenExchange)
         }
         Ok((caller, token)) => match surface.introspect.introspect(caller, token, now).await {
             Ok(Some(mut members)) => {

@@ -8,7 +8,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{Surface, Unavailable, answer};
+use super::{
+    Surface, Unavailable,
+    answer::{self, Front},
+};
 use crate::{ledger::tile::TileName, refusal::Refusal};
 
 /// The newest checkpoint: never cached, for it is what tells that there is something new.
@@ -61,5 +64,5 @@ pub(super) async fn tile(State(surface): State<Arc<Surface>>, request: Request) 
 
 fn unavailable(error: &Unavailable) -> Response {
     tracing::warn!("the public half of the ledger is {}", crate::telemetry::Plain(&error));
-    answer::unattributed(&Refusal::NotReady("ledger".to_owned()))
+    answer::unattributed(&Refusal::NotReady("ledger".to_owned()), Front::TokenExchange)
 }

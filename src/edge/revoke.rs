@@ -10,7 +10,8 @@ use axum::{
 use serde_json::json;
 
 use super::{
-    Revocation, Surface, answer,
+    Revocation, Surface,
+    answer::{self, Front},
     caller::{bearer, challenge},
     form::{Dialect, Form, refuse},
     source::{self, AddressKey},
@@ -27,7 +28,7 @@ pub(super) async fn revoke(State(surface): State<Arc<Surface>>, request: Request
         Ok(asked) => asked,
         Err(refusal) => {
             surface.metrics.refused(refusal.reason());
-            return answer::unattributed(&refusal);
+            return answer::unattributed(&refusal, Front::TokenExchange);
         }
     };
     match surface.revocations.revoke(caller, token, now).await {

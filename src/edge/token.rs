@@ -59,7 +59,10 @@ pub(super) async fn serve(surface: Arc<Surface>, request: Request, wire: Wire) -
     let now = surface.clock.now();
     let begun = tokio::time::Instant::now();
     let Ok(id) = ExchangeId::make(now, &*surface.chance) else {
-        return answer::unattributed(&Refusal::NotReady("no randomness".to_owned()));
+        return answer::unattributed(
+            &Refusal::NotReady("no randomness".to_owned()),
+            Front::TokenExchange,
+        );
     };
     let arrival = arrive(&surface, request, id, wire).await;
     answer_to(&surface, id, begun, arrival, granted).await

@@ -71,7 +71,7 @@ pub(in crate::exchange) fn must_issue(
     let makes: &[TokenType] = match plan {
         Plan::Jwt(_) => &[TokenType::AccessToken, TokenType::Jwt],
         Plan::Aws(_) => &[TokenType::Aws],
-        Plan::Login(_) => &[TokenType::Database],
+        Plan::Login(_) | Plan::Rds(_) => &[TokenType::Database],
         Plan::Cloud(_) => &[TokenType::AccessToken],
         Plan::X509(_) => &[TokenType::X509],
     };

@@ -8,8 +8,8 @@ use crate::{
     clock::Instant,
     id::{BlockId, ExchangeId, LeaseId},
     ledger::{
-        Block, Change, Hash, LeaseIntent, LeaseState, Spend, entry::Kind, reader::StoredFacts,
-        tree::TileRoot,
+        Block, Change, Hash, Intent, IntentStep, LeaseIntent, LeaseState, Spend, entry::Kind,
+        reader::StoredFacts, tree::TileRoot,
     },
 };
 
@@ -29,6 +29,8 @@ pub struct Claim<'a> {
     pub lease: Option<(LeaseId, LeaseState)>,
     /// The lease to open, which wants room in its share.
     pub opens: Option<&'a LeaseIntent>,
+    /// The step that an exchange's intent is to take.
+    pub intent: Option<(ExchangeId, IntentStep)>,
 }
 
 /// What became of a [`Claim`].
@@ -38,8 +40,8 @@ pub enum Verdict {
     Holds,
     /// The token was spent before, or by an earlier claim of this batch.
     AlreadySpent,
-    /// It holds, but for the step of its lease: that may not follow where the lease stands, or where an earlier claim of this
-    /// batch brings it.
+    /// It holds, but for the step of its lease or its intent: that may not follow where it stands, or where an earlier claim
+    /// of this batch brings it.
     Overtaken,
     /// Its lease has no room in its share before this instant.
     NoRoom(Instant),
@@ -69,6 +71,8 @@ pub struct Row {
     pub facts: Option<StoredFacts>,
     /// The lease that it opens.
     pub lease: Option<LeaseIntent>,
+    /// What is to be remembered of its exchange until that is concluded.
+    pub intent: Option<Intent>,
     /// The state that it changes.
     pub change: Option<Change>,
     /// The lease whose state it changes.

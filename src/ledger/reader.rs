@@ -8,7 +8,7 @@ use crate::{
     clock::Instant,
     grant::TargetName,
     id::{BlockId, ExchangeId, LeaseId},
-    ledger::{Block, Hash, LeaseState, tree::Nodes},
+    ledger::{Block, Hash, Intent, LeaseState, tree::Nodes},
 };
 
 /// Why something could not be read.
@@ -82,6 +82,30 @@ pub struct StoredLease {
     pub worst_end: Instant,
     /// Where it stands.
     pub state: LeaseState,
+}
+
+/// An intent as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredIntent {
+    /// Of which exchange.
+    pub exchange_id: ExchangeId,
+    /// The entry that opened it.
+    pub index: u64,
+    /// What was said of it.
+    pub intent: Intent,
+    /// Whether its outcome was told to be unknown; else nobody has told any.
+    pub unknown: bool,
+}
+
+/// Grants of a target whose outcome nobody knows, and whose credential, if there is one, may still be good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownOutcomes {
+    /// Where.
+    pub target: TargetName,
+    /// How many.
+    pub count: u64,
+    /// When the last of them ends.
+    pub until: Instant,
 }
 
 /// How many live leases a target has in one state.
@@ -218,6 +242,24 @@ pub trait LedgerReader: Nodes + fmt::Debug + Send + Sync {
     /// # Errors
     /// The store can't be read.
     fn next_due(&self, now: Instant) -> Result<Option<Instant>, ReadError>;
+
+    /// The intents that something is to be said of by `by`, oldest first, `limit` at most: open ones past their mint deadline
+    /// or of an entry before `before`, unknown ones past their worst end.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    fn intents_due(
+        &self,
+        by: Instant,
+        before: u64,
+        limit: u32,
+    ) -> Result<Vec<StoredIntent>, ReadError>;
+
+    /// The unknown outcomes whose worst end is not told to have passed, by target.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    fn unknown_outcomes(&self) -> Result<Vec<UnknownOutcomes>, ReadError>;
 }
 
 impl dyn LedgerReader + '_ {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use crate::ledger::{
-    entry::{Entry, hex},
+    entry::{Entry, Kind, hex},
     reader::{LedgerReader, ReadError, StoredEntry},
 };
 
@@ -53,6 +53,38 @@ pub fn show(stored: &StoredEntry, with_facts: bool) -> Result<String, ReadError>
         }
     }
     Ok(text)
+}
+
+/// How the exchange of a grant was concluded, where that was told, newest first; and what that means, where it needs saying.
+///
+/// # Errors
+/// The store can't be read, or a leaf is not one of ours.
+pub fn outcome(
+    reader: &dyn LedgerReader,
+    stored: &StoredEntry,
+) -> Result<Option<String>, ReadError> {
+    let damaged = |reason: String| ReadError::Damaged { index: stored.index, reason };
+    let decode = |leaf: &[u8]| Entry::decode(leaf).map_err(|error| damaged(error.to_string()));
+    let grant = decode(&stored.leaf)?;
+    let id = grant.body.get("exchange_id").and_then(Value::as_str);
+    let id = id.filter(|_| grant.kind == Kind::Granted).and_then(|id| id.parse().ok());
+    let Some(id) = id else { return Ok(None) };
+    for later in reader.history(id)?.iter().rev() {
+        let entry = decode(&later.leaf)?;
+        if entry.kind != Kind::Concluded {
+            continue;
+        }
+        let word = entry.body.get("outcome").and_then(Value::as_str).unwrap_or_default();
+        let meaning = match word {
+            "unknown" => {
+                ": a credential may exist, and ends at `expires_at` on its own or with its lease"
+            }
+            "ended" => ": nobody knows whether there was a credential; if there was, it has ended",
+            _ => "",
+        };
+        return Ok(Some(format!("{}{meaning}", escaped(word))));
+    }
+    Ok(None)
 }
 
 /// Writes entries `from` to the end as JSON lines to `line`, in order. Stops at the first line that is not taken.

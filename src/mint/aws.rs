@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::{
-    Behind, Credential, JwtPlan, MintError, Minter, Plan, Prepared, Unsuited,
+    Behind, Credential, JwtPlan, LATE, MintError, Minter, Plan, Prepared, Unsuited,
     gate::{Answered, Gate, NotPassed},
     lifetime,
 };
@@ -24,7 +24,7 @@ use crate::{
     clock::{Clock, Instant},
     grant::{Grant, Narrowing, RoleName, TargetName},
     keys::keyring::Keyring,
-    ledger::Recorded,
+    ledger::{Hash, Recorded},
     secret::Secret,
     subject::{Algorithm, issuers::IssuerUrl},
     target::Expiry,
@@ -54,8 +54,6 @@ pub const LONGEST_POLICY: usize = 2_048;
 pub const MOST_POLICY_ARNS: usize = 10;
 /// A session of exactly the floor begins when STS answers, which is a little after the exchange: so much is between them at most.
 const ROOM: Duration = Duration::from_secs(30);
-/// How far the clock of AWS and ours may be apart.
-const SKEW: Duration = Duration::from_secs(60);
 /// When to come back after STS said that it has too much to do, and after it could not be reached.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -196,6 +194,14 @@ pub enum How {
 }
 
 impl AwsPlan {
+    /// What we sign for it, where we do: SHA-256 and `kid`.
+    pub(super) fn signed(&self) -> Option<(Hash, &str)> {
+        match &self.how {
+            How::WebIdentity(jwt) => Some((jwt.digest, &jwt.kid)),
+            How::Ambient { .. } => None,
+        }
+    }
+
     /// Narrows the session by what the caller asked for. A session has one inline policy, and AWS adds up what several session
     /// policies allow: where the role has any, a further one could widen it.
     ///
@@ -393,14 +399,33 @@ impl Minter for AwsMinter {
 
     async fn mint(&self, recorded: Recorded<Prepared>) -> Result<Credential, MintError> {
         let (_, prepared) = recorded.redeem();
-        if prepared.target != self.target.name {
-            return Err(MintError::Internal(format!("prepared for `{}`", prepared.target)));
-        }
         let Plan::Aws(plan) = prepared.plan else {
             return Err(MintError::Internal(format!("a {} is no session", prepared.plan.kind())));
         };
+        let session = self.session(&prepared.target, *plan).await?;
+        Ok(Credential {
+            value: credential(&session, &self.target.region)?,
+            issued_token_type: TOKEN_TYPE,
+            token_type: "N_A",
+            expires_at: session.expires_at,
+            scope: prepared.scope,
+            lease: None,
+        })
+    }
+}
+
+impl AwsMinter {
+    /// Asks for the session of `plan`, which was recorded.
+    pub(super) async fn session(
+        &self,
+        target: &TargetName,
+        plan: AwsPlan,
+    ) -> Result<Session, MintError> {
+        if *target != self.target.name {
+            return Err(MintError::Internal(format!("prepared for `{target}`")));
+        }
         let AwsPlan { arn, session_name, how, policy, policy_arns, length, worst_end, floor } =
-            *plan;
+            plan;
         let (assertion, ambient) = match how {
             How::WebIdentity(jwt) => (Some(jwt.sign(&self.keyring).await?), None),
             How::Ambient { external_id, tags, transitive, source_identity } => {
@@ -422,20 +447,13 @@ impl Minter for AwsMinter {
         // INVARIANT(honest-expiry): the end that AWS tells is the end that the caller is told. INVARIANT(never-outlive): a later
         // one than was granted, by more than two clocks may differ, is not what was recorded, and does not leave.
         let now = self.clock.now();
-        if session.expires_at > worst_end.plus(SKEW) || session.expires_at <= now {
+        if session.expires_at > worst_end.plus(LATE) || session.expires_at <= now {
             return Err(MintError::Unknown(format!(
                 "STS told the end {}, expected one until {worst_end}: the session is withheld",
                 session.expires_at
             )));
         }
-        Ok(Credential {
-            value: credential(&session, &self.target.region)?,
-            issued_token_type: TOKEN_TYPE,
-            token_type: "N_A",
-            expires_at: session.expires_at,
-            scope: prepared.scope,
-            lease: None,
-        })
+        Ok(session)
     }
 }
 

@@ -10,7 +10,7 @@ use reqwest::{Method, header::HeaderMap};
 use url::Url;
 
 use super::{
-    Behind, Credential, MintError, Minter, Plan, Prepared,
+    Behind, Credential, MintError, Minter, Prepared,
     cloud::{self, Ask, Assertion, CallError, CloudPlan, Peer, PeerError, Reaching},
     examine::{Examine, Finding},
     gate::Gate,
@@ -102,10 +102,7 @@ impl AzureApi {
             ("client_assertion_type", ASSERTION_TYPE),
             ("client_assertion", assertion.reveal_text().unwrap_or_default()),
         ];
-        let asked_at = self.clock.now();
-        let mut answer = self.peer.post_form(&url, &form).await?;
-        let ends = asked_at.plus(cloud::seconds(&answer, "expires_in")?);
-        Ok((cloud::bearer(&mut answer, "access_token")?, ends))
+        cloud::token(&self.peer, &url, &form, self.clock.now()).await
     }
 }
 
@@ -134,18 +131,13 @@ impl Minter for AzureMinter {
     }
 
     fn prepare(&self, grant: &Grant, behind: Behind<'_>) -> Result<Prepared, MintError> {
-        if grant.target != self.api.target.name {
-            return Err(MintError::Internal(format!("a grant for `{}` came here", grant.target)));
-        }
-        self.gate.is_open().map_err(MintError::Busy)?;
+        let target = &self.api.target;
+        let role = cloud::role(&self.gate, (&target.name, &target.roles), grant)?;
         if grant.subject.is_some() {
             let reason = "the rule fixes a `subject`: at this target each application has its own";
             return Err(MintError::Refused(reason.to_owned()));
         }
-        let role = self.api.target.roles.get(&grant.role);
-        let role = role.ok_or_else(|| MintError::Internal(format!("no role `{}`", grant.role)))?;
-        let expires_at =
-            cloud::end(self.api.target.expiry, grant, &behind, &self.api.target.issuer)?;
+        let expires_at = cloud::end(target.expiry, grant, &behind, &target.issuer)?;
         let assertion = Assertion {
             issuer: &self.api.target.issuer,
             subject: &role.subject,
@@ -157,14 +149,7 @@ impl Minter for AzureMinter {
         let (assertion, jti) = assertion.fix(grant, &behind, &self.keyring, &*self.chance)?;
         let ask = Ask::Azure { client_id: role.client_id.clone(), scope: role.scope.clone() };
         let plan = CloudPlan { kind: KIND, assertion: Some(assertion), ask, lease: None };
-        Ok(Prepared {
-            target: self.api.target.name.clone(),
-            scope: super::scope(grant),
-            expires_at,
-            credential: jti,
-            lease: None,
-            plan: Plan::Cloud(Box::new(plan)),
-        })
+        Ok(cloud::unleased(grant, expires_at, jti, plan))
     }
 
     async fn mint(&self, recorded: Recorded<Prepared>) -> Result<Credential, MintError> {

@@ -1,24 +1,25 @@
 //! What Google, Azure and GitHub have in common: an assertion of ours, a call or two over https, a bearer token in the answer.
 //!
-//! A bearer token is good for whoever received it, and nobody else knows it. So an answer that never came gave nobody
-//! anything: the exchange is void for certain, its spend is released, and its caller may come again. Only a token that came
-//! and may not be handed on is of unknown outcome: it exists, and ends on its own.
+//! Void is what was refused, throttled, or never asked for: what can't be reached, and what stands before the call that makes
+//! the credential. From when that call was sent, an answer that did not come, or came as garbage, is of unknown outcome: a
+//! token may exist, in the cloud's own log too, that nobody is known to have. Its spend stays until its end.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
 use serde_json::Value;
+use url::Url;
 
 use super::{
-    Behind, Credential, JwtPlan, LeaseToken, MintError, Prepared, act,
+    Behind, Credential, JwtPlan, LATE, LeaseToken, MintError, Plan, Prepared, act,
     gate::{Answered, Gate, NotPassed},
     lifetime,
 };
 use crate::{
     chance::Chance,
     clock::Instant,
-    grant::{Grant, RuleId},
+    grant::{Grant, RoleName, RuleId, TargetName},
     keys::keyring::{Keyring, TokenType},
     secret::Secret,
     subject::Algorithm,
@@ -32,11 +33,8 @@ pub use peer::{Answer, Peer, PeerError, Reaching};
 
 /// How long making one credential may take, all its calls and the wait for a place included.
 pub const MINT_LIMIT: Duration = Duration::from_secs(10);
-/// From the instant of the exchange on: after it, nothing that the mint began can still take effect.
-pub(super) const MINT_DEADLINE: Duration = Duration::from_secs(30);
-/// How much longer than was fixed before the commit a token may last by its maker's word: the commit and the calls take time,
-/// and no two clocks agree.
-const SLACK: Duration = Duration::from_secs(60);
+/// When to come back where nothing was asked.
+const AGAIN: Duration = Duration::from_secs(2);
 /// How long an assertion of ours verifies: it is used within seconds, and by us.
 const ASSERTION: Duration = Duration::from_secs(120);
 /// How far an assertion's `iat` lies back: Google refuses one from its future, and no two clocks agree.
@@ -91,9 +89,12 @@ pub enum CallError {
     /// It said *later*, and when.
     #[error("it is throttling for {} s", .0.as_secs())]
     Throttled(Duration),
-    /// It could not be reached, failed, or answered garbage: nobody got anything.
+    /// It could not be reached, or a step before the one that makes the credential got no answer: there is none.
     #[error("{0}")]
-    NoAnswer(String),
+    NotAsked(String),
+    /// It was asked, and failed, was silent or talked garbage: there may be a credential, which nobody has.
+    #[error("{0}")]
+    Lost(String),
     /// What came may not be handed on, and lives until it ends.
     #[error("withheld: {0}")]
     Withheld(String),
@@ -102,9 +103,23 @@ pub enum CallError {
     Ours(MintError),
 }
 
+impl CallError {
+    /// Of a call whose result alone is no credential.
+    pub(super) fn before(self) -> Self {
+        match self {
+            Self::Lost(reason) => Self::NotAsked(reason),
+            Self::Refused(_)
+            | Self::Throttled(_)
+            | Self::NotAsked(_)
+            | Self::Withheld(_)
+            | Self::Ours(_) => self,
+        }
+    }
+}
+
 impl<T> Answered for Result<T, CallError> {
     fn answered(&self) -> bool {
-        !matches!(self, Err(CallError::NoAnswer(_) | CallError::Throttled(_)))
+        !matches!(self, Err(CallError::NotAsked(_) | CallError::Lost(_) | CallError::Throttled(_)))
     }
 }
 
@@ -115,17 +130,64 @@ pub(super) async fn pass<T: Send>(
 ) -> Result<T, MintError> {
     let done = gate.pass(MINT_LIMIT, calls).await.map_err(|reason| match reason {
         NotPassed::Closed(wait) => MintError::Busy(wait),
-        NotPassed::Full => MintError::Refused("all places were taken".to_owned()),
+        NotPassed::Full => MintError::Busy(AGAIN),
         NotPassed::TimedOut => {
-            MintError::Refused(format!("no answer within {} s", MINT_LIMIT.as_secs()))
+            MintError::Unknown(format!("no answer within {} s", MINT_LIMIT.as_secs()))
         }
     })?;
     done.map_err(|error| match error {
-        CallError::Refused(reason) | CallError::NoAnswer(reason) => MintError::Refused(reason),
+        CallError::Refused(reason) => MintError::Refused(reason),
         CallError::Throttled(wait) => MintError::Busy(wait),
-        CallError::Withheld(_) => MintError::Unknown(error.to_string()),
+        CallError::NotAsked(ref reason) => {
+            tracing::warn!("{reason}");
+            MintError::Busy(AGAIN)
+        }
+        CallError::Lost(_) | CallError::Withheld(_) => MintError::Unknown(error.to_string()),
         CallError::Ours(error) => error,
     })
+}
+
+/// The role of a grant for this target, if anybody may be asked for it now.
+pub(super) fn role<'a, R>(
+    gate: &Gate,
+    (name, roles): (&TargetName, &'a BTreeMap<RoleName, R>),
+    grant: &Grant,
+) -> Result<&'a R, MintError> {
+    if grant.target != *name {
+        return Err(MintError::Internal(format!("a grant for `{}` came here", grant.target)));
+    }
+    gate.is_open().map_err(MintError::Busy)?;
+    let role = roles.get(&grant.role);
+    role.ok_or_else(|| MintError::Internal(format!("no role `{}`", grant.role)))
+}
+
+/// What is prepared where nothing can be ended: `jti` names it, as the cloud's own log may.
+pub(super) fn unleased(
+    grant: &Grant,
+    expires_at: Instant,
+    jti: String,
+    plan: CloudPlan,
+) -> Prepared {
+    Prepared {
+        target: grant.target.clone(),
+        scope: super::scope(grant),
+        expires_at,
+        credential: jti,
+        lease: None,
+        plan: Plan::Cloud(Box::new(plan)),
+    }
+}
+
+/// A token endpoint's answer (RFC 6749 section 5.1): the token, and its end counted from `asked_at`, which is never too late.
+pub(super) async fn token(
+    peer: &Peer,
+    url: &Url,
+    form: &[(&str, &str)],
+    asked_at: Instant,
+) -> Result<(Secret, Instant), CallError> {
+    let mut answer = peer.post_form(url, form).await?;
+    let ends = asked_at.plus(seconds(&answer, "expires_in")?);
+    Ok((bearer(&mut answer, "access_token")?, ends))
 }
 
 /// INVARIANT(honest-expiry): the end that is fixed before the commit, or none where the target can't keep it.
@@ -153,11 +215,11 @@ pub(super) fn end(
 ///
 /// Never later than what was recorded: by seconds a token may outlast it, because it was made after the commit.
 pub(super) fn told(fixed: Instant, end: Instant, now: Instant) -> Result<Instant, CallError> {
-    if end > fixed.plus(SLACK) {
+    if end > fixed.plus(LATE) {
         return Err(CallError::Withheld(format!("it lives until {end}, expected {fixed}")));
     }
     if end <= now {
-        return Err(CallError::NoAnswer(format!("what came had ended at {end}")));
+        return Err(CallError::Refused(format!("what came had ended at {end}")));
     }
     Ok(end.min(fixed))
 }
@@ -227,7 +289,7 @@ pub(super) fn random<const N: usize>(chance: &dyn Chance) -> Result<String, Mint
 
 /// The token under `name`: what can stand in an `Authorization` header (RFC 6750 section 2.1) and nothing else.
 pub(super) fn bearer(answer: &mut Answer, name: &str) -> Result<Secret, CallError> {
-    let garbage = |what: &str| CallError::NoAnswer(format!("`{name}` {what}"));
+    let garbage = |what: &str| CallError::Lost(format!("`{name}` {what}"));
     let Some(Value::String(token)) = answer.members.remove(name) else {
         return Err(garbage("is not there, or no text"));
     };
@@ -247,7 +309,7 @@ pub(super) fn seconds(answer: &Answer, name: &str) -> Result<Duration, CallError
     let number = number.or_else(|| found.and_then(Value::as_str)?.parse().ok());
     match number {
         Some(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
-        _ => Err(CallError::NoAnswer(format!("`{name}` is no number of seconds"))),
+        _ => Err(CallError::Lost(format!("`{name}` is no number of seconds"))),
     }
 }
 
@@ -258,7 +320,7 @@ pub(super) fn instant(answer: &Answer, name: &str) -> Result<Instant, CallError>
     let seconds = stamp.and_then(|stamp| u64::try_from(stamp.as_second()).ok());
     seconds
         .map(Instant::from_seconds)
-        .ok_or_else(|| CallError::NoAnswer(format!("`{name}` is no time")))
+        .ok_or_else(|| CallError::Lost(format!("`{name}` is no time")))
 }
 
 /// The credential: for a client it is an access token like any other.
@@ -288,7 +350,7 @@ pub(super) fn planned(
     kind: &str,
 ) -> Result<(Option<JwtPlan>, Ask, Instant, PreparedParts), MintError> {
     let found = prepared.plan.kind();
-    let super::Plan::Cloud(plan) = prepared.plan else {
+    let Plan::Cloud(plan) = prepared.plan else {
         return Err(MintError::Internal(format!("a {found} is no {kind}")));
     };
     if plan.kind != kind {

@@ -20,11 +20,8 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::{
-    Behind, Credential, LeaseToken, MintError, Minter, Plan, Prepared,
-    cloud::{
-        self, Answer, Ask, CallError, CloudPlan, MINT_DEADLINE, MINT_LIMIT, Peer, PeerError,
-        Reaching,
-    },
+    Behind, Credential, LeaseToken, MINT_DEADLINE, MintError, Minter, Plan, Prepared,
+    cloud::{self, Answer, Ask, CallError, CloudPlan, MINT_LIMIT, Peer, PeerError, Reaching},
     examine::{Examine, Finding, Verdict},
     gate::{Gate, NotPassed},
     google::{below, reached},
@@ -133,13 +130,13 @@ impl GithubApi {
         let token = cloud::bearer(&mut answer, "token")?;
         // Classic and stateless tokens alike: `ghs_` and 36 or more of these characters.
         if !token.reveal().starts_with(b"ghs_") {
-            return Err(CallError::NoAnswer("`token` is no installation token".to_owned()));
+            return Err(CallError::Lost("`token` is no installation token".to_owned()));
         }
         let ends = cloud::instant(&answer, "expires_at")?;
         if let Err(reason) = narrow(&asked, &answer) {
             // More than was granted: ended at once, and not handed on.
             return match self.delete(&token).await {
-                Ok(_) => Err(CallError::NoAnswer(reason)),
+                Ok(_) => Err(CallError::Refused(reason)),
                 Err(error) => Err(CallError::Withheld(format!("{reason}, and not ended: {error}"))),
             };
         }
@@ -173,14 +170,9 @@ impl Minter for GithubMinter {
     }
 
     fn prepare(&self, grant: &Grant, behind: Behind<'_>) -> Result<Prepared, MintError> {
-        if grant.target != self.api.target.name {
-            return Err(MintError::Internal(format!("a grant for `{}` came here", grant.target)));
-        }
-        self.gate.is_open().map_err(MintError::Busy)?;
-        let role = self.api.target.roles.get(&grant.role);
-        let role = role.ok_or_else(|| MintError::Internal(format!("no role `{}`", grant.role)))?;
-        let expires_at =
-            cloud::end(self.api.target.expiry, grant, &behind, &self.api.target.issuer)?;
+        let target = &self.api.target;
+        let role = cloud::role(&self.gate, (&target.name, &target.roles), grant)?;
+        let expires_at = cloud::end(target.expiry, grant, &behind, &target.issuer)?;
         let internal = |error: crate::chance::ChanceError| MintError::Internal(error.to_string());
         let id = LeaseId::make(behind.now, &*self.chance).map_err(internal)?;
         let name = self.api.target.names.make(&*self.chance).map_err(internal)?;
@@ -268,12 +260,14 @@ impl Revoker for GithubMinter {
             }
         };
         let done = self.gate.pass(REVOKE_LIMIT, self.api.delete(&token)).await;
-        let done = done.map_err(|reason| {
-            RevokeError::Unreachable(match reason {
-                NotPassed::Closed(_) => "it did not answer of late".to_owned(),
-                NotPassed::Full => "all places were taken".to_owned(),
-                NotPassed::TimedOut => format!("no answer within {} s", REVOKE_LIMIT.as_secs()),
-            })
+        let done = done.map_err(|reason| match reason {
+            NotPassed::Closed(_) => {
+                RevokeError::Unreachable("it did not answer of late".to_owned())
+            }
+            NotPassed::Full => RevokeError::Unreachable("all places were taken".to_owned()),
+            NotPassed::TimedOut => {
+                RevokeError::Lost(format!("none within {} s", REVOKE_LIMIT.as_secs()))
+            }
         })?;
         match done {
             Ok(gone) => {
@@ -281,6 +275,7 @@ impl Revoker for GithubMinter {
                 Ok(gone)
             }
             Err(CallError::Refused(said)) => Err(RevokeError::Failed(said)),
+            Err(CallError::Lost(said)) => Err(RevokeError::Lost(said)),
             Err(error) => Err(RevokeError::Unreachable(error.to_string())),
         }
     }

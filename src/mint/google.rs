@@ -9,7 +9,7 @@ use serde_json::json;
 use url::Url;
 
 use super::{
-    Behind, Credential, MintError, Minter, Plan, Prepared,
+    Behind, Credential, MintError, Minter, Prepared,
     cloud::{
         self, Answer, Ask, Assertion, CallError, CloudPlan, Peer, PeerError, Reaching, subject,
     },
@@ -107,10 +107,7 @@ impl GoogleApi {
             ("subject_token_type", JWT),
             ("subject_token", assertion),
         ];
-        let asked_at = self.clock.now();
-        let mut answer = self.peer.post_form(&url, &form).await?;
-        let ends = asked_at.plus(cloud::seconds(&answer, "expires_in")?);
-        Ok((cloud::bearer(&mut answer, "access_token")?, ends))
+        cloud::token(&self.peer, &url, &form, self.clock.now()).await
     }
 
     /// Step 2: the account's token, for what is left of the lifetime now.
@@ -160,14 +157,9 @@ impl Minter for GoogleMinter {
     }
 
     fn prepare(&self, grant: &Grant, behind: Behind<'_>) -> Result<Prepared, MintError> {
-        if grant.target != self.api.target.name {
-            return Err(MintError::Internal(format!("a grant for `{}` came here", grant.target)));
-        }
-        self.gate.is_open().map_err(MintError::Busy)?;
-        let role = self.api.target.roles.get(&grant.role);
-        let role = role.ok_or_else(|| MintError::Internal(format!("no role `{}`", grant.role)))?;
-        let expires_at =
-            cloud::end(self.api.target.expiry, grant, &behind, &self.api.target.issuer)?;
+        let target = &self.api.target;
+        let role = cloud::role(&self.gate, (&target.name, &target.roles), grant)?;
+        let expires_at = cloud::end(target.expiry, grant, &behind, &target.issuer)?;
         let named = grant.subject.clone();
         let named = named.unwrap_or_else(|| behind.subject.profile().our_subject());
         let assertion = Assertion {
@@ -190,14 +182,7 @@ impl Minter for GoogleMinter {
         let scopes = if asked.is_empty() { role.scopes.clone() } else { asked };
         let ask = Ask::Google { scopes, service_account: role.service_account.clone() };
         let plan = CloudPlan { kind: KIND, assertion: Some(assertion), ask, lease: None };
-        Ok(Prepared {
-            target: self.api.target.name.clone(),
-            scope: super::scope(grant),
-            expires_at,
-            credential: jti,
-            lease: None,
-            plan: Plan::Cloud(Box::new(plan)),
-        })
+        Ok(cloud::unleased(grant, expires_at, jti, plan))
     }
 
     async fn mint(&self, recorded: Recorded<Prepared>) -> Result<Credential, MintError> {
@@ -211,7 +196,9 @@ impl Minter for GoogleMinter {
             let (token, ends) = match service_account {
                 None => self.api.federate(&assertion, &scopes.join(" ")).await?,
                 Some(account) => {
-                    let (federated, _) = self.api.federate(&assertion, IMPERSONATE).await?;
+                    let federated = self.api.federate(&assertion, IMPERSONATE).await;
+                    // What was not used is no credential: only a lost answer to the second call leaves one.
+                    let (federated, _) = federated.map_err(CallError::before)?;
                     self.api.impersonate(&federated, &account, &scopes, fixed).await?
                 }
             };
@@ -252,10 +239,10 @@ pub(super) fn reached(url: &Url, answer: Result<Answer, CallError>) -> Finding {
         Err(error @ CallError::Throttled(_)) => {
             Finding { verdict: Verdict::Unwise, detail: format!("`{url}`: {error}") }
         }
-        Err(CallError::NoAnswer(reason)) if reason.starts_with("garbage") => {
+        Err(CallError::Lost(reason)) if reason.starts_with("garbage") => {
             Finding { verdict: Verdict::Good, detail: format!("`{url}` answers") }
         }
-        Err(error @ CallError::NoAnswer(_)) => Finding {
+        Err(error @ (CallError::NotAsked(_) | CallError::Lost(_))) => Finding {
             verdict: Verdict::Bad,
             detail: format!("{error}: look at egress, DNS and `ca_file`"),
         },

@@ -19,6 +19,7 @@ use crate::{
     },
 };
 
+mod intents;
 mod journal;
 mod leases;
 mod place;
@@ -71,12 +72,11 @@ impl Store {
         // Before SQLite sees it: recovery would silently drop what follows a damaged frame.
         wal::check(&wal_of(path))?;
         let mut connection = writing(path)?;
-        schema::version(&connection)?;
+        schema::upgrade(&mut connection)?;
         let size = std::fs::metadata(path).map_err(failed)?.len();
         schema::check_integrity(&connection, size <= CHECKED_WHOLE)?;
         // A fresh log: frames of a torn commit would otherwise stand behind the next ones and look like damage.
         schema::empty_wal(&connection)?;
-        schema::upgrade(&mut connection)?;
         Self::assemble(path, connection, lock)
     }
 

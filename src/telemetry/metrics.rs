@@ -96,6 +96,7 @@ pub struct Metrics {
     lease_lateness: Histogram,
     target_failures: Family<TargetFailure, Counter>,
     certificate_end: Gauge<i64, AtomicI64>,
+    unknown_outcomes: Family<TargetLabel, Gauge<u64, AtomicU64>>,
 }
 
 /// Targets are named by the configuration, and by what was in it when a lease was opened.
@@ -263,6 +264,11 @@ impl Metrics {
                 Seconds,
                 Gauge::default()
             ),
+            unknown_outcomes: metric!(
+                "unknown_outcomes",
+                "Grants without a lease whose outcome nobody knows",
+                Family::default()
+            ),
             registry,
         }
     }
@@ -297,6 +303,15 @@ impl Metrics {
     /// The certificate that the public listener shows ends at `at`.
     pub fn certificate_ends(&self, at: Instant) {
         self.certificate_end.set(i64::try_from(at.seconds()).unwrap_or(i64::MAX));
+    }
+
+    /// Grants whose outcome nobody knows, and whose credential may still be good: (target, how many).
+    pub fn unknown_outcomes<'a>(&self, counts: impl Iterator<Item = (&'a TargetName, u64)>) {
+        self.unknown_outcomes.clear();
+        for (target, count) in counts {
+            let target = TargetLabel { target: target.to_string() };
+            self.unknown_outcomes.get_or_create(&target).set(count);
+        }
     }
 
     /// A lease ended, so long after it was due.

@@ -3,6 +3,7 @@
 mod front;
 mod naming;
 mod outages;
+mod rds;
 mod sessions;
 mod settings;
 mod stand_in;

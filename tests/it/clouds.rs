@@ -1,9 +1,9 @@
 //! Google, Azure and GitHub against stand-ins that verify what we sign and refuse as they do.
 
 mod azure;
-mod bench;
+pub(crate) mod bench;
 mod github;
 mod google;
 mod outages;
 mod settings;
-mod stand_in;
+pub(crate) mod stand_in;

@@ -10,6 +10,7 @@ mod records;
 mod refusals;
 mod reload;
 mod replay;
+mod resolver;
 mod reviewed;
 mod rollback;
 mod rotation;

@@ -4,14 +4,21 @@
 standard input ends.
 """
 
+import contextlib
 import datetime
 import json
 import os
 import pathlib
+import signal
 import sys
+import threading
 import time
+import urllib.parse
 
-from aws_stage import ACCOUNT, ROLE, Stage
+import boto3
+import botocore.auth
+import requests
+from aws_stage import ACCOUNT, DATABASE, ROLE, Stage
 from support import Tally
 
 BOTO = """
@@ -111,6 +118,88 @@ def refusals(stage, tally):
     tally.check("the request id finds the reason", "refused as `no_rule`" in explained.stdout, explained.stdout + explained.stderr)
 
 
+def database(stage, tally):
+    """botocore signs the same request, with the same session, at the same instant: byte for byte the same token."""
+    answer = stage.exchange("rds/orders")
+    body = answer.json()
+    tally.check("a token for a database is had", answer.status_code == 200, body)
+    login = body["credential"]
+    token = login["password"]
+    told = dict(urllib.parse.parse_qsl(token.partition("/?")[2]))
+    # Sessions are secrets of the broker, and moto knows what it gave out.
+    known = requests.get(f"{stage.aws}/moto-api/data.json", verify=stage.ca, timeout=10).json()["sts"]["AssumedRole"]
+    key = told["X-Amz-Credential"].split("/")[0]
+    (session,) = [one for one in known if one["access_key_id"] == key]
+    at = datetime.datetime.strptime(told["X-Amz-Date"], "%Y%m%dT%H%M%SZ")
+    botocore.auth.get_current_datetime = lambda remove_tzinfo=True: at if remove_tzinfo else at.replace(tzinfo=datetime.UTC)
+    rds = boto3.client(
+        "rds", region_name="eu-central-1", aws_access_key_id=key, aws_secret_access_key=session["secret_access_key"],
+        aws_session_token=session["session_token"],
+    )
+    theirs = rds.generate_db_auth_token(DBHostname=DATABASE, Port=5432, DBUsername="app_reader")
+    parts = [sorted(text.partition("/?")[2].split("&")) for text in (token, theirs)]
+    tally.check("byte for byte what botocore signs", parts[0] == parts[1] and token.startswith(f"{DATABASE}:5432/?"), [token, theirs])
+    tally.check("it lives for fifteen minutes at most, and says so", 880 < body["expires_in"] <= 900, body["expires_in"])
+    tally.check(
+        "and is a login like any other",
+        [login[name] for name in ("kind", "user", "host", "port", "sslmode")]
+        == ["postgres", "app_reader", DATABASE, 5432, "verify-full"], login.keys(),
+    )
+    log = (stage.folder / "broker.log").read_text()
+    secrets = [session["secret_access_key"], session["session_token"], told["X-Amz-Signature"]]
+    tally.check("nothing of it is in the log, at `debug` either", not any(secret in log for secret in secrets))
+
+
+def died(stage, tally):
+    """The broker is killed while AWS is being asked: the next one tells that nobody knows."""
+    config = str(stage.folder / "cambio.yaml")
+
+    def entries():
+        exported = stage.broker.cli("ledger", "export", "--config", config).stdout
+        return [json.loads(line) for line in exported.splitlines()]
+
+    def ids(kind):
+        return {one["event"]["exchange_id"] for one in entries() if one["kind"] == kind}
+
+    before = ids("granted")
+    stage.moto.send_signal(signal.SIGSTOP)
+    try:
+        threading.Thread(target=lambda: hang(stage), daemon=True).start()
+        new = awaited(lambda: ids("granted") - before)
+        stage.broker.kill()
+    finally:
+        stage.moto.send_signal(signal.SIGCONT)
+    tally.check("a grant is in the ledger before AWS has answered", len(new) == 1, new)
+    stage.broker.start(30)
+    (exchange,) = new
+    awaited(lambda: exchange in ids("concluded"))
+    told = [one["event"]["outcome"] for one in entries() if one["event"].get("exchange_id") == exchange and one["kind"] == "concluded"]
+    tally.check("after a kill -9 in between, its outcome is told once, as unknown", told == ["unknown"], told)
+
+    def ready():
+        checks = requests.get(f"{stage.broker.operations}/readyz", timeout=5).json()["checks"]
+        return [one["detail"] for one in checks if one["name"] == "outcomes:aws/test"]
+
+    detail = awaited(ready)
+    tally.check("readiness tells until when it may be good", detail and detail[0].startswith("1 of unknown outcome"), detail)
+    shown = stage.broker.cli("ledger", "show", exchange, "--config", config).stdout
+    tally.check("and `ledger show` does", "\noutcome: unknown: a credential may exist" in shown, shown)
+
+
+def hang(stage):
+    with contextlib.suppress(requests.RequestException):
+        stage.exchange("aws/test")
+
+
+def awaited(condition):
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    return set()
+
+
 def without_identity(stage, tally):
     """The broker comes back where its surroundings give it no identity: nothing was asked of AWS, and nothing is unknown."""
     stage.broker.stop()
@@ -151,6 +240,8 @@ def main():
         tally = Tally()
         sessions(stage, tally)
         refusals(stage, tally)
+        database(stage, tally)
+        died(stage, tally)
         without_identity(stage, tally)
         outage(stage, tally)
     finally:

@@ -69,7 +69,7 @@ try:
     )
     tally.check("and Google takes it", used.status_code == 200, used.text)
 
-    for mood, after in (("fails", "5"), ("garbage", "5"), ("throttles", "17"), ("hangs", "5")):
+    for mood, after in (("fails", "2"), ("garbage", "2"), ("throttles", "17"), ("hangs", "2")):
         clouds.mood = mood
         began = time.monotonic()
         token = broker.issuer.token()

@@ -20,6 +20,7 @@ from support import AUDIENCE, EXCHANGE, JWT, Broker, free_ports
 CLUSTER = "https://cluster.test"
 ACCOUNT = "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/worker"
+DATABASE = "orders.c9akciq32.eu-central-1.rds.amazonaws.com"
 OWN = f"arn:aws:iam::{ACCOUNT}:role/own"
 
 ISSUERS = f"""\
@@ -56,6 +57,17 @@ targets:
     granted_by: [site.yaml]
     roles:
       own: {{ role_arn: '{OWN}', external_id: journey, tags: {{ namespace: namespace }}, source_identity: service_account }}
+  - name: rds/orders
+    kind: rds
+    engine: postgres
+    host: {DATABASE}
+    database: orders
+    region: eu-central-1
+    endpoint: https://localhost:PORT/
+    ca_file: ca.pem
+    environment: test
+    granted_by: [site.yaml]
+    roles: {{ reader: {{ role_arn: {ROLE}, user: app_reader }} }}
 """
 RULES = """\
   - id: worker
@@ -64,6 +76,7 @@ RULES = """\
     grants:
       - { target: aws/test, role: worker, lifetime: 20m }
       - { target: aws/own, role: own, lifetime: 20m }
+      - { target: rds/orders, role: reader, lifetime: 15m }
       - { target: jwt/orders, role: reader, lifetime: 5m }
 """
 

@@ -9,16 +9,19 @@ use crate::{
         scene::{Means, SceneError},
     },
     config::{
-        Config, TargetConfig,
+        Config, RdsConfig, RdsEngine, TargetConfig,
         aws::{
             AwsConfig, AwsIdentity, AwsRoleConfig, SESSION_NAME, SOURCE_IDENTITY, SessionPolicy,
             TAG, session_policy,
         },
     },
-    mint::aws::{
-        AwsMinter, AwsRole, AwsTarget, Identity, Origin,
-        examine::StsExaminer,
-        sts::{Sts, StsAddress},
+    mint::{
+        aws::{
+            AwsMinter, AwsRole, AwsTarget, Identity, Origin,
+            examine::StsExaminer,
+            sts::{Sts, StsAddress},
+        },
+        rds::{Database, Engine, RdsMinter},
     },
 };
 
@@ -65,6 +68,39 @@ pub(super) fn maker(
     aws: &AwsConfig,
     means: &Means,
 ) -> Result<Made, SceneError> {
+    let minter = minter(config, target, aws, means)?;
+    Ok(Made { minter: Arc::new(minter), revoker: None })
+}
+
+/// Tokens are signed with sessions that nobody else gets.
+pub(super) fn rds_maker(
+    config: &Config,
+    target: &TargetConfig,
+    rds: &RdsConfig,
+    means: &Means,
+) -> Result<Made, SceneError> {
+    let sessions = minter(config, target, &rds.sessions, means)?;
+    let database = Database {
+        engine: match rds.engine {
+            RdsEngine::Postgres => Engine::Postgres,
+            RdsEngine::Mysql => Engine::Mysql,
+        },
+        host: rds.host.clone(),
+        port: rds.port,
+        name: rds.database.clone(),
+        region: rds.sessions.region.clone(),
+        users: rds.users.clone(),
+    };
+    let minter = RdsMinter::of(sessions, database, Arc::clone(&means.clock));
+    Ok(Made { minter: Arc::new(minter), revoker: None })
+}
+
+fn minter(
+    config: &Config,
+    target: &TargetConfig,
+    aws: &AwsConfig,
+    means: &Means,
+) -> Result<AwsMinter, SceneError> {
     let plain = aws.endpoint.as_ref().is_some_and(|url| url.scheme() != "https");
     if plain && means.mode == Mode::Serve {
         let words = "`endpoint` is plain http, which exists in `cambio dev` alone";
@@ -89,9 +125,8 @@ pub(super) fn maker(
         at_once: usize::try_from(aws.calls).unwrap_or(1),
     };
     let (keyring, clock) = (Arc::clone(&means.keyring), Arc::clone(&means.clock));
-    let minter = AwsMinter::of(target, sts, keyring, clock, Arc::clone(&means.chance))
-        .map_err(|error| SceneError::Target(error.to_string()))?;
-    Ok(Made { minter: Arc::new(minter), revoker: None })
+    AwsMinter::of(target, sts, keyring, clock, Arc::clone(&means.chance))
+        .map_err(|error| SceneError::Target(error.to_string()))
 }
 
 fn role(role: &AwsRoleConfig) -> Result<AwsRole, String> {

@@ -158,6 +158,7 @@ pub(super) fn examiner(
         | TargetKind::Mysql(_)
         | TargetKind::Redis(_)
         | TargetKind::Aws(_)
+        | TargetKind::Rds(_)
         | TargetKind::X509(_) => None,
     })
 }

@@ -49,7 +49,8 @@ pub(super) fn server(
         | TargetKind::Google(_)
         | TargetKind::Azure(_)
         | TargetKind::Github(_)
-        | TargetKind::Aws(_) => return Ok(None),
+        | TargetKind::Aws(_)
+        | TargetKind::Rds(_) => return Ok(None),
         TargetKind::Postgres(configured) => postgres(configured, names, chance)
             .map_err(|error| SceneError::Target(format!("`{}`: {error}", target.name)))?,
         TargetKind::Mysql(configured) => mysql(configured, names),

@@ -8,7 +8,7 @@ use std::{
 
 use url::Url;
 
-use super::{ALIASES, ENVIRONMENT, GRANTED_BY, NAME, roles};
+use super::roles;
 use crate::{
     config::{
         files::Need,
@@ -18,7 +18,14 @@ use crate::{
     json::{Limits, parse_object},
     subject::Algorithm,
     target::Role,
-    yaml::{Field, Fields, Node, Place, Shape},
+    yaml::{Node, Place},
+};
+
+mod fields;
+
+pub(super) use fields::{
+    ASSERT, AWS, CA_FILE, CALLS, ENDPOINT, EXTERNAL_ID, IDENTITY, NAME_PARTS, ROLE_ARN, SOURCE,
+    TAGS, TRANSITIVE_TAGS,
 };
 
 /// What only a target of kind `aws` has.
@@ -115,149 +122,31 @@ const LONGEST_POLICY: usize = 2_048;
 const POLICY_LIMITS: Limits = Limits { bytes: 8_192, depth: 12, members: 256, elements: 512 };
 const MOST_TAGS: usize = 50;
 
-static ROLE: Fields = Fields {
-    what: "a role of a target of kind `aws`",
-    fields: &[
-        Field::required(
-            "role_arn",
-            "The IAM role: `arn:aws:iam::<account>:role/<name>`",
-            Shape::Text,
-        ),
-        Field::optional(
-            "duration",
-            "The longest session of this role, at most its `MaxSessionDuration` in IAM. Default: the target's `ceiling`",
-            Shape::Duration,
-        ),
-        Field::optional(
-            "session_policy",
-            "A policy that narrows each session: JSON, written out. A caller's own is then refused",
-            Shape::Text,
-        ),
-        Field::optional("session_policy_file", "The same, as a file", Shape::Text),
-        Field::optional(
-            "policy_arns",
-            "At most 10 managed policies that narrow each session",
-            Shape::List(&Shape::Text, 1),
-        ),
-        Field::optional(
-            "external_id",
-            "What the role's trust policy wants as `sts:ExternalId`; with `identity: ambient` only",
-            Shape::Text,
-        ),
-        Field::optional(
-            "tags",
-            "Session tag: what it is taken from, a claim of the subject (a name its provider knows, or a JSON Pointer), `cambio.rule`, `cambio.subject` or `cambio.exchange`. A token without the claim gets no session",
-            Shape::Table { value: &Shape::Text, reserved: &[], least: 1 },
-        ),
-        Field::optional(
-            "transitive_tags",
-            "Which of the tags stay when the session assumes a further role",
-            Shape::List(&Shape::Text, 1),
-        ),
-        Field::optional(
-            "source_identity",
-            "What `sts:SourceIdentity` is taken from: as a tag. It ends in a hash of issuer and value",
-            Shape::Text,
-        ),
-        Field::optional(
-            "session_name",
-            "What the readable part of the session's name is taken from, in order: as tags. The name always ends in a hash that no two subjects share. Default: the subject",
-            Shape::List(&Shape::Text, 1),
-        ),
-    ],
-};
-static ROLE_SHAPE: Shape = Shape::Map(&ROLE);
-
-static ASSERTION: Fields = Fields {
-    what: "the assertion for AWS",
-    fields: &[
-        Field::optional(
-            "audience",
-            "Its `aud`, which the IAM OIDC provider must list. Default: `sts.amazonaws.com`",
-            Shape::Text,
-        ),
-        Field::optional(
-            "algorithm",
-            "What signs it. Default: `ES256`",
-            Shape::Choice(&[("ES256", "ECDSA on P-256"), ("RS256", "RSASSA-PKCS1-v1_5")]),
-        ),
-    ],
-};
-
-pub(super) static AWS: Fields = Fields {
-    what: "a target of kind `aws`",
-    fields: &[
-        NAME,
-        Field::required("kind", "AWS sessions, by STS", Shape::Text),
-        ALIASES,
-        ENVIRONMENT,
-        Field::required(
-            "region",
-            "The region whose STS is asked, and that callers are told",
-            Shape::Text,
-        ),
-        Field::optional(
-            "endpoint",
-            "Another STS than the region's own: an `https` URL, such as that of a VPC endpoint",
-            Shape::Text,
-        ),
-        Field::optional(
-            "ca_file",
-            "The roots that the endpoint's chain must lead to, as PEM, in place of the machine's",
-            Shape::Text,
-        ),
-        Field::optional(
-            "identity",
-            "Who assumes the roles. Default: `web_identity`",
-            Shape::Choice(&[
-                (
-                    "web_identity",
-                    "a JWT of ours for each session: AWS trusts our issuer, and no secret exists",
-                ),
-                ("ambient", "the broker's own identity in AWS, as its surroundings give it"),
-            ]),
-        ),
-        Field::optional("assertion", "The JWT of `identity: web_identity`", Shape::Map(&ASSERTION)),
-        Field::required(
-            "roles",
-            "Its powers by name; a name is also the `scope` that a caller asks for",
-            Shape::Table { value: &ROLE_SHAPE, reserved: &[], least: 1 },
-        ),
-        GRANTED_BY,
-        Field::optional(
-            "calls",
-            "How many calls to STS at once; whoever finds no place in time is told to come back. Default: 32",
-            Shape::Integer(1, 512),
-        ),
-        Field::optional(
-            "ceiling",
-            "The longest session. At most `12h`, with `identity: ambient` `1h`; default: `1h`",
-            Shape::Duration,
-        ),
-        Field::optional(
-            "floor",
-            "The shortest session that is worth issuing. At least `15m`, which is the default: AWS gives no shorter one",
-            Shape::Duration,
-        ),
-    ],
-};
-
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node) -> Option<AwsConfig> {
+    let config = read_sessions(reader, node)?;
+    let mut arns: BTreeMap<&str, &str> = BTreeMap::new();
+    for (name, place, _) in node.find("roles").map(Node::entries).unwrap_or_default() {
+        let Some(role) = config.roles.get(&RoleName::from(name.as_str())) else { continue };
+        if let Some(first) = arns.insert(&role.arn, name) {
+            let message = format!("roles `{first}` and `{name}` are one role in AWS");
+            let hint = "callers of the AWS front name it by its ARN, which names neither: they get none of the two";
+            reader.warn(*place, message, hint);
+        }
+    }
+    Some(config)
+}
+
+/// What is read alike wherever sessions are asked for.
+pub(super) fn read_sessions(reader: &mut Reader<'_>, node: &Node) -> Option<AwsConfig> {
     let region = region(reader, node);
     let endpoint = endpoint(reader, node);
     let ca_file = reader.path(node, "ca_file", Need::File);
     let identity = identity(reader, node);
     let ambient = identity == AwsIdentity::Ambient;
     let mut found = BTreeMap::new();
-    let mut arns: BTreeMap<String, String> = BTreeMap::new();
     for (name, place, role) in node.find("roles").map(Node::entries).unwrap_or_default() {
         roles::check_name(reader, name, *place);
         let Some(role) = self::role(reader, role, ambient) else { continue };
-        if let Some(first) = arns.insert(role.arn.clone(), name.clone()) {
-            let message = format!("roles `{first}` and `{name}` are one role in AWS");
-            let hint = "callers of the AWS front name it by its ARN, which names neither: they get none of the two";
-            reader.warn(*place, message, hint);
-        }
         found.insert(RoleName::from(name.as_str()), role);
     }
     Some(AwsConfig {

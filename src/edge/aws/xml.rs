@@ -73,7 +73,9 @@ struct Refused<'a> {
     #[serde(rename = "@xmlns")]
     namespace: &'static str,
     error: Fault<'a>,
-    request_id: String,
+    /// The exchange's id; of what never became an exchange, none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -103,11 +105,11 @@ pub(super) fn granted(issued: &Issued, id: ExchangeId) -> Option<Response> {
         },
         response_metadata: Metadata { request_id: id.to_string() },
     };
-    Some(crate::edge::no_store(document(StatusCode::OK, &body, id)?))
+    Some(crate::edge::no_store(document(StatusCode::OK, &body, Some(id))?))
 }
 
 /// A refusal in AWS's form.
-pub(in crate::edge) fn refused(answer: &Answer, id: ExchangeId) -> Response {
+pub(in crate::edge) fn refused(answer: &Answer, id: Option<ExchangeId>) -> Response {
     let sender = answer.status.is_client_error();
     let body = Refused {
         namespace: NAMESPACE,
@@ -116,18 +118,20 @@ pub(in crate::edge) fn refused(answer: &Answer, id: ExchangeId) -> Response {
             code: answer.code,
             message: &answer.description,
         },
-        request_id: id.to_string(),
+        request_id: id.map(|id| id.to_string()),
     };
     document(answer.status, &body, id).unwrap_or_else(|| answer.status.into_response())
 }
 
-fn document(status: StatusCode, body: &impl Serialize, id: ExchangeId) -> Option<Response> {
+fn document(status: StatusCode, body: &impl Serialize, id: Option<ExchangeId>) -> Option<Response> {
     let text = quick_xml::se::to_string(body).ok()?;
     let mut response =
         (status, [(header::CONTENT_TYPE, HeaderValue::from_static("text/xml"))], text)
             .into_response();
-    let id = HeaderValue::from_str(&id.to_string()).ok()?;
-    response.headers_mut().insert(super::super::EXCHANGE_ID, id.clone());
-    response.headers_mut().insert(REQUEST_ID, id);
+    if let Some(id) = id {
+        let id = HeaderValue::from_str(&id.to_string()).ok()?;
+        response.headers_mut().insert(super::super::EXCHANGE_ID, id.clone());
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
     Some(response)
 }

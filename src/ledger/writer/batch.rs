@@ -39,7 +39,7 @@ struct Judged {
 enum Fate {
     /// It becomes durable as proposed.
     Stands,
-    /// The same, but its lease does not take the step.
+    /// The same, but its lease or its intent does not take the step.
     Overtaken,
     /// It becomes a refusal's entry.
     Spent,
@@ -243,8 +243,15 @@ impl Judged {
             (_, Event::Lease { id, step, .. }) => Some((*id, *step)),
             _ => None,
         };
+        let intent = match (&self.proposal.change, &self.proposal.event) {
+            (
+                Some(Change::Concluded { intent: Some(step), .. }),
+                Event::Concluded { exchange_id, .. },
+            ) => Some((*exchange_id, *step)),
+            _ => None,
+        };
         let (spend, opens) = (self.proposal.spend.as_ref(), self.proposal.lease.as_ref());
-        Claim { spend, epoch, lease, opens }
+        Claim { spend, epoch, lease, opens, intent }
     }
 }
 
@@ -283,6 +290,7 @@ fn row(it: &mut Judged, stamp: &Stamp) -> Option<Row> {
         exchange: it.draft.exchange,
         facts: it.draft.facts.take(),
         lease: None,
+        intent: None,
         change: None,
         lease_step: None,
         policy: None,
@@ -290,6 +298,7 @@ fn row(it: &mut Judged, stamp: &Stamp) -> Option<Row> {
     };
     if reason.is_none() {
         row.lease = it.proposal.lease.take();
+        row.intent = it.proposal.intent.take();
         row.change = it.proposal.change.take();
         effects_of(&it.proposal.event, &mut row);
     }

@@ -11,16 +11,20 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts::{
     Client,
     config::{
-        SharedCredentialsProvider, SharedHttpClient, StalledStreamProtectionConfig,
-        http::HttpResponse, retry::RetryConfig, timeout::TimeoutConfig,
+        ConfigBag, Intercept, RuntimeComponents, SharedCredentialsProvider, SharedHttpClient,
+        StalledStreamProtectionConfig, http::HttpResponse,
+        interceptors::BeforeDeserializationInterceptorContextMut, retry::RetryConfig,
+        timeout::TimeoutConfig,
     },
-    error::{ProvideErrorMetadata, SdkError},
+    error::{BoxError, ProvideErrorMetadata, SdkError},
     types::{AssumedRoleUser, Credentials, PolicyDescriptorType, Tag},
 };
 use aws_smithy_http_client::{
     Builder,
     tls::{self, TlsContext, TrustStore, rustls_provider::CryptoMode},
 };
+use aws_smithy_types::body::SdkBody;
+use http_body_util::Limited;
 use hyper_util::client::legacy;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use thiserror::Error;
@@ -32,6 +36,31 @@ use crate::{clock::Instant, secret::Secret};
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// The most characters of STS's own words that are kept.
 const LONGEST_REASON: usize = 300;
+
+/// The most bytes of an answer: those of STS have two or three kilobytes.
+pub const LONGEST_ANSWER: usize = 64 * 1024;
+
+/// Reads no more of an answer than [`LONGEST_ANSWER`]: what is longer is not of STS, and must not fill our memory (threat V02).
+#[derive(Debug)]
+struct Bounded;
+
+impl Intercept for Bounded {
+    fn name(&self) -> &'static str {
+        "Bounded"
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _runtime: &RuntimeComponents,
+        _config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let body = context.response_mut().body_mut();
+        let whole = std::mem::replace(body, SdkBody::taken());
+        *body = SdkBody::from_body_1_x(Limited::new(whole, LONGEST_ANSWER));
+        Ok(())
+    }
+}
 
 /// Where STS is.
 #[derive(Clone, Debug)]
@@ -214,7 +243,8 @@ impl Sts {
             .http_client(self.http.clone())
             .timeout_config(timeouts)
             .retry_config(RetryConfig::disabled())
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .interceptor(Bounded);
         config.set_endpoint_url(self.address.endpoint.clone());
         if self.address.ambient {
             config.set_credentials_provider(self.own_credentials().await);

@@ -170,7 +170,7 @@ impl Peer {
 fn authorization(bearer: &Secret) -> Result<HeaderValue, CallError> {
     let text = bearer.reveal_text().map(|text| zeroize::Zeroizing::new(format!("Bearer {text}")));
     let value = text.and_then(|text| HeaderValue::from_str(&text).ok());
-    let mut value = value.ok_or_else(|| CallError::NoAnswer("a token is no text".to_owned()))?;
+    let mut value = value.ok_or_else(|| CallError::NotAsked("a token is no text".to_owned()))?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -179,13 +179,13 @@ async fn answered(request: RequestBuilder, url: &Url) -> Result<Answer, CallErro
     let host = url.host_str().unwrap_or_default();
     let answer = web::send(request, ANSWER.bytes).await.map_err(|error| match error {
         WebError::NotConnected(_) | WebError::NoTls(_) => {
-            CallError::NoAnswer(format!("`{host}` can't be reached: {error}"))
+            CallError::NotAsked(format!("`{host}` can't be reached: {error}"))
         }
         WebError::NoRoots(_)
         | WebError::Setup(_)
         | WebError::NoAnswer(_)
         | WebError::TooLong { .. }
-        | WebError::Encoded => CallError::NoAnswer(format!("no answer from `{host}`: {error}")),
+        | WebError::Encoded => CallError::Lost(format!("no answer from `{host}`: {error}")),
     })?;
     let (status, body) = (answer.status, zeroize::Zeroizing::new(answer.body.0));
     if status == StatusCode::NO_CONTENT {
@@ -193,8 +193,8 @@ async fn answered(request: RequestBuilder, url: &Url) -> Result<Answer, CallErro
     }
     let members = json::parse_object(&body, &ANSWER);
     if status == StatusCode::OK || status == StatusCode::CREATED {
-        let members = members
-            .map_err(|error| CallError::NoAnswer(format!("garbage from `{host}`: {error}")))?;
+        let members =
+            members.map_err(|error| CallError::Lost(format!("garbage from `{host}`: {error}")))?;
         return Ok(Answer { status, members });
     }
     let words = words(&members.unwrap_or_default());
@@ -211,7 +211,7 @@ async fn answered(request: RequestBuilder, url: &Url) -> Result<Answer, CallErro
     if status.is_client_error() || status.is_redirection() {
         return Err(CallError::Refused(said));
     }
-    Err(CallError::NoAnswer(said))
+    Err(CallError::Lost(said))
 }
 
 /// A cloud's own words on why not, for the log and for `explain`: `error`, `error_description`, `error.message`, `message`.

@@ -6,13 +6,13 @@ use rusqlite::{Connection, params};
 
 use crate::{
     clock::Instant,
-    id::LeaseId,
+    id::{ExchangeId, LeaseId},
     ledger::{
-        Change, Hash, LeaseIntent, LeaseState, Spend,
+        Change, Hash, IntentState, LeaseIntent, LeaseState, Spend,
         journal::{Batch, Claim, Journal, JournalError, Row, Standing, Verdict},
         tree::sha256,
     },
-    store::sqlite::{leases, read},
+    store::sqlite::{intents, leases, read},
 };
 
 /// From this size on the WAL is moved into the database, after the answers are out.
@@ -150,6 +150,7 @@ struct Earlier<'a> {
     epoch: Option<u64>,
     leases: HashMap<LeaseId, LeaseState>,
     opened: Vec<&'a LeaseIntent>,
+    intents: HashMap<ExchangeId, IntentState>,
 }
 
 /// One verdict. Nothing is used up by a claim that does not hold as a whole.
@@ -181,6 +182,16 @@ fn judge<'a>(
     if let Some((_, next)) = claim.epoch {
         // Whoever comes later in this batch from the same epoch is too late.
         earlier.epoch = Some(next);
+    }
+    if let Some((id, step)) = claim.intent {
+        let from = match earlier.intents.get(&id) {
+            Some(from) => *from,
+            None => intents::state_of(connection, id)?,
+        };
+        if !step.may_follow(from) {
+            return Ok(Verdict::Overtaken);
+        }
+        earlier.intents.insert(id, step.leads_to());
     }
     let Some((id, step)) = claim.lease else { return Ok(Verdict::Holds) };
     let from = match earlier.leases.get(&id) {
@@ -243,6 +254,9 @@ fn insert(connection: &Connection, row: &Row) -> Result<(), JournalError> {
     if let Some(lease) = &row.lease {
         leases::open(connection, index, lease)?;
     }
+    if let (Some(intent), Some(exchange)) = (&row.intent, exchange) {
+        intents::open(connection, index, exchange, intent)?;
+    }
     if let Some((id, step)) = &row.lease_step {
         leases::step(connection, *id, *step)?;
     }
@@ -256,10 +270,15 @@ fn insert(connection: &Connection, row: &Row) -> Result<(), JournalError> {
             .prepare_cached("INSERT INTO fork (idx, size, root) VALUES (?1, ?2, ?3)")?
             .execute(params![index, signed(*size)?, root])?;
     }
-    row.change.as_ref().map_or(Ok(()), |change| apply(connection, index, change))
+    row.change.as_ref().map_or(Ok(()), |change| apply(connection, index, row.exchange, change))
 }
 
-fn apply(connection: &Connection, index: i64, change: &Change) -> Result<(), JournalError> {
+fn apply(
+    connection: &Connection,
+    index: i64,
+    exchange: Option<ExchangeId>,
+    change: &Change,
+) -> Result<(), JournalError> {
     match change {
         Change::KeyRing { to, sealed, .. } => {
             connection
@@ -289,8 +308,13 @@ fn apply(connection: &Connection, index: i64, change: &Change) -> Result<(), Jou
                 .prepare_cached("DELETE FROM block WHERE id = ?1")?
                 .execute([id.as_bytes()])?;
         }
-        Change::Concluded { release, lease } => {
-            if let Some(spend) = release {
+        Change::Concluded { release, lease, intent } => {
+            let taken = match (exchange, intent) {
+                (Some(exchange), Some(step)) => intents::step(connection, exchange, *step)?,
+                _ => true,
+            };
+            // An outcome that was told before, if only as unknown, keeps its spend.
+            if let Some(spend) = release.as_ref().filter(|_| taken) {
                 connection
                     .prepare_cached("DELETE FROM spend WHERE key = ?1")?
                     .execute([spend_key(spend)])?;

@@ -13,11 +13,11 @@ use crate::{
     clock::Instant,
     id::{BlockId, ExchangeId, LeaseId},
     ledger::{
-        Block, Hash, LeaseState,
+        Block, Hash, Intent, LeaseState,
         entry::Kind,
         reader::{
             LeaseCount, Leases, LedgerReader, ReadError, StoredCheckpoint, StoredEntry,
-            StoredFacts, StoredLease,
+            StoredFacts, StoredIntent, StoredLease, UnknownOutcomes,
         },
         tree::Nodes,
     },
@@ -265,6 +265,39 @@ impl LedgerReader for SqliteReader {
             Ok(next.map(|at| Instant::from_milliseconds(at.unsigned_abs())))
         })
     }
+
+    fn intents_due(
+        &self,
+        by: Instant,
+        before: u64,
+        limit: u32,
+    ) -> Result<Vec<StoredIntent>, ReadError> {
+        self.with(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT exchange, idx, target, mint_deadline, worst_end, lease, unknown FROM intent \
+                     WHERE CASE WHEN unknown THEN worst_end <= ?1 ELSE mint_deadline <= ?1 OR idx < ?2 END \
+                     ORDER BY idx LIMIT ?3",
+                )?
+                .query_map(params![milliseconds(by), signed(before), limit], intent)?
+                .collect()
+        })
+    }
+
+    fn unknown_outcomes(&self) -> Result<Vec<UnknownOutcomes>, ReadError> {
+        self.with(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT target, count(*), max(worst_end) FROM intent WHERE unknown GROUP BY target",
+                )?
+                .query_map([], |row| {
+                    let target: String = row.get(0)?;
+                    let (count, until) = (number(row, 1)?, instant(row, 2)?);
+                    Ok(UnknownOutcomes { target: target.into(), count, until })
+                })?
+                .collect()
+        })
+    }
 }
 
 fn reading(path: &Path) -> rusqlite::Result<Connection> {
@@ -315,6 +348,21 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<StoredEntry> {
         hash: fixed(row, 2)?,
         time: instant(row, 3)?,
         facts,
+    })
+}
+
+fn intent(row: &Row<'_>) -> rusqlite::Result<StoredIntent> {
+    let (target, lease): (String, Option<[u8; 16]>) = (row.get(2)?, row.get(5)?);
+    Ok(StoredIntent {
+        exchange_id: ExchangeId::from_bytes(fixed(row, 0)?),
+        index: number(row, 1)?,
+        intent: Intent {
+            target: target.into(),
+            mint_deadline: instant(row, 3)?,
+            worst_end: instant(row, 4)?,
+            lease: lease.map(LeaseId::from_bytes),
+        },
+        unknown: row.get(6)?,
     })
 }
 

@@ -4,8 +4,9 @@ use rusqlite::{Connection, OptionalExtension as _, config::DbConfig, params};
 
 use crate::store::{StoreError, sqlite::failed};
 
-/// The version of the schema below, in `PRAGMA user_version`.
-pub(super) const VERSION: i64 = 2;
+/// The version of the schema below, in `PRAGMA user_version`. A store of an earlier one is brought up when it is opened for
+/// writing ([`upgrade`]).
+pub(super) const VERSION: i64 = 3;
 
 /// Which program's file it is, in `PRAGMA application_id`: "Cmb1".
 const APPLICATION: i64 = 0x436d_6231;
@@ -44,19 +45,32 @@ CREATE TABLE checkpoint (size INTEGER PRIMARY KEY, time INTEGER NOT NULL, note T
 CREATE TABLE fork (idx INTEGER PRIMARY KEY, size INTEGER NOT NULL, root BLOB NOT NULL) STRICT;
 ";
 
+/// What is new in version 3: outside effects whose outcome is not told, or not known. A row for as long as that is so, so the
+/// table stays as small as what is under way.
+const INTENT: &str = "
+CREATE TABLE intent (
+    exchange BLOB PRIMARY KEY, idx INTEGER NOT NULL, target TEXT NOT NULL, mint_deadline INTEGER NOT NULL,
+    worst_end INTEGER NOT NULL, lease BLOB, unknown INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
 /// What brings an older store to the next version; the first one to version 2. A lease from before has no holder: it counts among
 /// all, and in nobody's share.
-const UPGRADES: [&str; 1] = ["
+const UPGRADES: [&str; 2] = [
+    "
 ALTER TABLE lease ADD COLUMN holder BLOB;
 CREATE INDEX lease_held ON lease (target, holder, worst_end) WHERE due IS NOT NULL;
-"];
+",
+    INTENT,
+];
 
 /// Small tables on whose pages everything depends, in a store that is too large to check whole at each start.
-const ALWAYS_CHECKED: [&str; 5] = ["meta", "key_ring", "block", "fork", "tile_root"];
+const ALWAYS_CHECKED: [&str; 6] = ["meta", "key_ring", "block", "fork", "tile_root", "intent"];
 
 pub(super) fn create(connection: &mut Connection, origin: &str) -> Result<(), StoreError> {
     let transaction = connection.transaction().map_err(failed)?;
     transaction.execute_batch(TABLES).map_err(failed)?;
+    transaction.execute_batch(INTENT).map_err(failed)?;
     transaction
         .execute("INSERT INTO meta (name, value) VALUES ('origin', ?1)", params![origin])
         .map_err(failed)?;

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::support::{broker::form, serving::Serving};
 
-fn outcomes(broker: &Serving) -> Vec<String> {
+pub(super) fn outcomes(broker: &Serving) -> Vec<String> {
     let lines = broker.lines();
     let concluded = lines.iter().filter(|line| line.kind == Kind::Concluded);
     concluded.map(|line| line.text("outcome").to_owned()).collect()
@@ -62,6 +62,18 @@ async fn v03_garbage_and_failures_are_unknown_and_a_token_that_counts_once_stays
         assert_eq!(granted(&broker), 1, "nothing without an entry, and one entry for one try");
         drop(broker.drain().await);
     }
+}
+
+/// A session is there, and after it more than any answer of STS has: it is not read to its end.
+#[tokio::test]
+async fn v03_an_answer_that_is_longer_than_any_of_sts_is_not_read() {
+    let sts = StandIn::start().await;
+    let broker = broker(&sts).await;
+    sts.behaves(Manner::Padded);
+    let answer = ask(&broker, "deploy").await;
+    assert_eq!(answer.error().2, "the target did not answer");
+    assert_eq!(outcomes(&broker), ["unknown"]);
+    drop(broker.drain().await);
 }
 
 #[tokio::test]

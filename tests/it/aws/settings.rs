@@ -13,7 +13,7 @@ const GOOD: &str = "  - name: aws/prod
 ";
 
 /// The problems of the site's configuration with this target, one a line, without their places.
-fn problems(target: &str) -> String {
+pub(super) fn problems(target: &str) -> String {
     let site = Site::new();
     site.edit("cambio.yaml", "policies: { directory", &format!("{target}policies: {{ directory"));
     match Config::read(&site.path("cambio.yaml")) {

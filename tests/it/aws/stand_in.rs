@@ -38,6 +38,8 @@ pub(crate) enum Manner {
     Generous,
     /// Answers a session without its secret.
     Incomplete,
+    /// Answers a session, and a megabyte of nothing after it.
+    Padded,
 }
 
 /// What it saw of one call that it granted.
@@ -117,11 +119,14 @@ async fn serve(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byte
         Manner::CantReachIssuer => {
             return error(400, "IDPCommunicationError", "the IdP could not be reached");
         }
-        Manner::Honest | Manner::Generous | Manner::Incomplete => {}
+        Manner::Honest | Manner::Generous | Manner::Incomplete | Manner::Padded => {}
     }
     match judge(&shared, &headers, &body) {
         Ok((seen, seconds)) => {
-            let answer = session(&seen, seconds, manner);
+            let mut answer = session(&seen, seconds, manner);
+            if manner == Manner::Padded {
+                answer.push_str(&" ".repeat(1 << 20));
+            }
             shared.granted.lock().unwrap().push(seen);
             ([(header::CONTENT_TYPE, "text/xml")], answer).into_response()
         }

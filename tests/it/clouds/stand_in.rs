@@ -43,6 +43,8 @@ pub(crate) enum Mood {
     Says(&'static str),
     Fails(u16),
     Throttles(&'static str),
+    /// Does what it is asked, and its answer is lost on the way.
+    LosesTheAnswer,
     /// Gives tokens that live a day.
     Generous,
     /// Gives tokens with more power than was asked for.
@@ -139,7 +141,7 @@ async fn answer(State(desk): State<Arc<Desk>>, request: Request) -> Response<Bod
             let slow = Response::builder().status(429).header("retry-after", after);
             return slow.body(Body::empty()).unwrap();
         }
-        Mood::Well | Mood::Generous | Mood::Broader => {}
+        Mood::Well | Mood::Generous | Mood::Broader | Mood::LosesTheAnswer => {}
     }
     let path = head.uri.path().to_owned();
     let said = if path == "/v1/token" {
@@ -161,6 +163,9 @@ async fn answer(State(desk): State<Arc<Desk>>, request: Request) -> Response<Bod
     } else {
         Err((404, json!({ "error": "not_found" })))
     };
+    if mood == Mood::LosesTheAnswer {
+        return plain(502, "<html>bad gateway</html>");
+    }
     let (Ok((status, body)) | Err((status, body))) = said;
     let response = Response::builder().status(status).header("content-type", "application/json");
     let body = if status == 204 { Body::empty() } else { Body::from(body.to_string()) };

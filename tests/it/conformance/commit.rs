@@ -6,15 +6,15 @@ use cambio::{
     clock::Clock as _,
     id::{BlockId, LeaseId},
     ledger::{
-        Block, Change, Commit, CommitError, Committed, Event, LeaseIntent, LeaseState, Operator,
-        Proposal, Share,
+        Block, Change, Commit, CommitError, Committed, Event, IntentStep, LeaseIntent, LeaseState,
+        Operator, Proposal, Share,
         entry::Entry,
         reader::{Leases, LedgerReader},
     },
     store::Store,
 };
 
-use crate::ledger::log::{Log, NOW, durable, exchange, grant, refusal};
+use crate::ledger::log::{Log, NOW, durable, exchange, grant, intent, refusal};
 
 fn by() -> Operator {
     Operator { who: "uid:0".into(), reason: "drill".into() }
@@ -134,6 +134,7 @@ async fn the_duties_hold_on_sqlite() {
     a_conflict_is_its_own(&*ledger).await;
     a_step_that_comes_too_late_is_overtaken(&*ledger, &log).await;
     as_many_leases_open_as_there_is_room_for(Arc::clone(&ledger), &log).await;
+    an_outcome_is_told_once(&*ledger, &log).await;
     log.clock.pass(Duration::from_secs(5));
     durable(ledger.commit(grant(6)).await);
     log.clock.set(NOW);
@@ -146,7 +147,7 @@ async fn a_step_that_comes_too_late_is_overtaken(ledger: &dyn Commit, log: &Log)
     let id = LeaseId::from_bytes([1; 16]);
     let revoking = Proposal::of(Event::Lease { id, step: LeaseState::Revoking, by: Some(by()) });
     let concluded = |state| Proposal {
-        change: Some(Change::Concluded { release: None, lease: Some((id, state)) }),
+        change: Some(Change::Concluded { release: None, lease: Some((id, state)), intent: None }),
         ..Proposal::of(Event::Concluded { exchange_id: exchange(1), outcome: "minted" })
     };
     durable(ledger.commit(revoking.clone()).await);
@@ -175,7 +176,7 @@ fn opening(number: u64, target: &str, holder: u8) -> Proposal {
     Proposal { lease: Some(lease), ..grant(number) }
 }
 
-/// Duty 7: all at once, and across batches; each end makes room for one.
+/// Duty 8: all at once, and across batches; each end makes room for one.
 async fn as_many_leases_open_as_there_is_room_for(ledger: Arc<dyn Commit>, log: &Log) {
     let target = "postgres/shared";
     let tasks = tokio_util::task::TaskTracker::new();
@@ -191,12 +192,12 @@ async fn as_many_leases_open_as_there_is_room_for(ledger: Arc<dyn Commit>, log: 
             Committed::Durable(_) => {}
             Committed::NoRoom(_, until) => {
                 refused += 1;
-                assert!(until >= NOW.plus(Duration::from_secs(6_000)), "duty 7: the first end");
+                assert!(until >= NOW.plus(Duration::from_secs(6_000)), "duty 8: the first end");
             }
-            other => panic!("duty 7: {other:?}"),
+            other => panic!("duty 8: {other:?}"),
         }
     }
-    assert_eq!(refused, 17, "duty 7: three of twenty");
+    assert_eq!(refused, 17, "duty 8: three of twenty");
     let full = |outcome| assert!(matches!(outcome, Ok(Committed::NoRoom(..))), "{outcome:?}");
     durable(ledger.commit(opening(5_100, "postgres/other", 1)).await);
     durable(ledger.commit(opening(5_101, target, 2)).await);
@@ -232,6 +233,34 @@ async fn a_lease_without_room_leaves_a_refusal_and_spends_nothing() {
     let mut elsewhere = opening(5, "postgres/other", 1);
     elsewhere.spend = opening(4, "postgres/orders", 1).spend;
     durable(log.writer.commit(elsewhere).await);
+}
+
+/// Duty 7: in one batch, too.
+async fn an_outcome_is_told_once(ledger: &dyn Commit, log: &Log) {
+    let open = |number| Proposal { intent: Some(intent(number, None)), ..grant(number) };
+    let told = |number, outcome, step, release| Proposal {
+        change: Some(Change::Concluded { release, lease: None, intent: Some(step) }),
+        ..Proposal::of(Event::Concluded { exchange_id: exchange(number), outcome })
+    };
+    let overtaken = |outcome: Result<Committed, CommitError>| {
+        assert!(matches!(outcome, Ok(Committed::Overtaken(_))), "duty 7: {outcome:?}");
+    };
+    durable(ledger.commit(open(70)).await);
+    durable(ledger.commit(told(70, "unknown", IntentStep::Unknown, None)).await);
+    let late = told(70, "void", IntentStep::Settled, grant(70).spend);
+    overtaken(ledger.commit(late).await);
+    let again = ledger.commit(Proposal { event: grant(71).event, ..open(70) }).await;
+    assert!(matches!(again, Ok(Committed::AlreadySpent(_))), "duty 7: {again:?}");
+    durable(ledger.commit(told(70, "ended", IntentStep::Ended, None)).await);
+    overtaken(ledger.commit(told(70, "ended", IntentStep::Ended, None)).await);
+    durable(ledger.commit(open(72)).await);
+    let (first, second) = tokio::join!(
+        ledger.commit(told(72, "minted", IntentStep::Settled, None)),
+        ledger.commit(told(72, "unknown", IntentStep::Unknown, None)),
+    );
+    durable(first);
+    overtaken(second);
+    assert_eq!(log.reader.unknown_outcomes().unwrap(), [], "duty 7: nothing is left of them");
 }
 
 #[tokio::test]
@@ -384,7 +413,7 @@ async fn a_void_conclusion_makes_the_token_unspent_again() {
     let log = Log::create();
     durable(log.writer.commit(grant(1)).await);
     let event = Event::Concluded { exchange_id: exchange(1), outcome: "void" };
-    let change = Some(Change::Concluded { release: grant(1).spend, lease: None });
+    let change = Some(Change::Concluded { release: grant(1).spend, lease: None, intent: None });
     durable(log.writer.commit(Proposal { change, ..Proposal::of(event) }).await);
     durable(log.writer.commit(grant(1)).await);
     let kinds: Vec<_> = log.reader.history(exchange(1)).unwrap();

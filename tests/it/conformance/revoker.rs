@@ -7,10 +7,15 @@ use cambio::{
     clock::{Clock, ManualClock},
     grant::TargetName,
     lease::{Gone, RevokeError, Revoker},
+    ledger::reader::Leases,
     mint::name::Names,
 };
 
 use crate::{
+    clouds::{
+        bench::{Bench, token},
+        stand_in::Mood,
+    },
     ledger::log::NOW,
     support::server::{FakeServer, Fault},
 };
@@ -115,6 +120,59 @@ async fn b09_ending_a_login_is_idempotent_and_touches_nothing_of_others() {
     let theirs = Arc::clone(&clock) as Arc<dyn Clock>;
     let revoker = server.minter((ORIGIN, TARGET), 4, theirs, chance);
     holds(&*revoker, &*server, &clock).await;
+}
+
+/// The duties on GitHub, which makes no token of a name that we choose and lists none: each is held on a token of its own.
+#[tokio::test]
+async fn b09_ending_an_installation_token_is_idempotent_and_touches_no_other() {
+    let bench = Bench::start().await;
+    let make = async || {
+        let before: BTreeSet<String> = objects(&bench).into_iter().collect();
+        let issued = token(&bench.ask("audience=github/acme&scope=release").await);
+        let new = objects(&bench).into_iter().find(|object| !before.contains(object));
+        (issued, new.unwrap())
+    };
+    let revoker = bench.broker.revoker("github/acme");
+    let (one, ones) = make().await;
+    let (other, others) = make().await;
+    let (_, lost) = make().await;
+    assert_eq!(revoker.revoke(&ones).await, Ok(Gone::Ended), "duty 1");
+    assert!(bench.clouds.knows(&one).is_none() && bench.clouds.knows(&other).is_some(), "duty 1");
+    for _ in 0..3 {
+        assert_eq!(revoker.revoke(&ones).await, Ok(Gone::Absent), "duties 1 and 2");
+    }
+    // Duty 1: also after an answer was lost.
+    bench.clouds.is(Mood::LosesTheAnswer);
+    let outcome = revoker.revoke(&lost).await;
+    assert!(matches!(outcome, Err(RevokeError::Lost(_))), "duty 1: {outcome:?}");
+    bench.clouds.is(Mood::Well);
+    assert_eq!(revoker.revoke(&lost).await, Ok(Gone::Absent), "duty 1");
+    // Duty 2: only GitHub says that there is none.
+    for (mood, expected) in [
+        (Mood::Fails(500), "lost"),
+        (Mood::Says("<html>"), "lost"),
+        (Mood::Fails(403), "failed"),
+        (Mood::Throttles("7"), "unreachable"),
+    ] {
+        bench.clouds.is(mood);
+        let said = match revoker.revoke(&others).await {
+            Err(RevokeError::Unreachable(_)) => "unreachable",
+            Err(RevokeError::Lost(_)) => "lost",
+            Err(RevokeError::Failed(_)) => "failed",
+            Ok(gone) => panic!("duty 2: {mood:?}: {gone:?}"),
+        };
+        assert_eq!(said, expected, "duty 2: {mood:?}");
+        assert!(bench.clouds.knows(&other).is_some(), "{mood:?}");
+        bench.clouds.is(Mood::Well);
+        bench.broker.pass(60);
+    }
+    assert_eq!(revoker.revoke(&others).await, Ok(Gone::Ended), "after all that");
+    assert!(revoker.at_once() > 0);
+}
+
+fn objects(bench: &Bench) -> Vec<String> {
+    let leases = bench.broker.reader.leases(Leases::Live, 10).unwrap();
+    leases.into_iter().map(|lease| lease.object).collect()
 }
 
 /// Threat B01: the store is not believed either, and what it says is not repeated as it stands.

@@ -334,6 +334,34 @@ async fn v07_what_is_too_much_is_shed_with_503() {
     );
 }
 
+/// An SDK of AWS reads XML alone, whoever turns it away.
+#[tokio::test]
+async fn v07_the_aws_front_is_shed_in_its_own_language() {
+    let call = "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn=arn:aws:iam::123456789012:role/deploy\
+                &RoleSessionName=job&WebIdentityToken=a.b.c";
+    let sheds = Arc::new(FakeExchanges::default());
+    let dies = Arc::new(FakeExchanges { panics: true, ..FakeExchanges::default() });
+    for (router, status, kind, code) in [
+        (
+            edge::router(Surface { in_flight: 0, ..surface(&sheds) }),
+            503,
+            "Receiver",
+            "ServiceUnavailable",
+        ),
+        (edge::router(surface(&dies)), 500, "Receiver", "InternalFailure"),
+    ] {
+        for path in ["/aws", "/aws/"] {
+            let request = Request::post(path).header("content-type", FORM);
+            let answer = send(&router, request.body(Body::from(call)).unwrap()).await;
+            assert_eq!(answer.status.as_u16(), status, "{path}: {}", answer.body);
+            assert_eq!(answer.header("content-type"), "text/xml");
+            let told = format!("<Error><Type>{kind}</Type><Code>{code}</Code>");
+            assert!(answer.body.contains(&told), "{path}: {}", answer.body);
+            assert!(!answer.body.contains("RequestId"), "there is no exchange to name");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_request_without_a_known_peer_is_not_served() {
     use tower::ServiceExt as _;

@@ -123,6 +123,7 @@ fn the_metrics_are_documented() {
     metrics.lease_failed(&target, "unreachable");
     metrics.target_failed(&target, "busy");
     metrics.certificate_ends(NOW);
+    metrics.unknown_outcomes([(&target, 1)].into_iter());
     let text = metrics.text().unwrap();
     let mut exposed: Vec<&str> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();

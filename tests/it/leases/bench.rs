@@ -202,7 +202,7 @@ impl Bench {
             _ => "unknown",
         };
         let release = log::grant(number).spend.filter(|_| state == LeaseState::Void);
-        let change = Change::Concluded { release, lease: Some((intent.id, state)) };
+        let change = Change::Concluded { release, lease: Some((intent.id, state)), intent: None };
         let event = Event::Concluded { exchange_id: exchange(number), outcome };
         self.commit(Proposal { change: Some(change), ..Proposal::of(event) }).await;
     }

@@ -12,9 +12,9 @@ use std::{
 use cambio::{
     chance::SeededChance,
     clock::{Clock, Instant, ManualClock},
-    id::ExchangeId,
+    id::{ExchangeId, LeaseId},
     ledger::{
-        Commit as _, Committed, Event, Granted, Proposal, Receipt, Refused, Spend,
+        Commit as _, Committed, Event, Granted, Intent, Proposal, Receipt, Refused, Spend,
         checkpoint::{CheckpointError, Checkpointer},
         facts::Facts,
         note::{LogKey, VerifierKey},
@@ -160,6 +160,16 @@ pub(crate) fn grant(number: u64) -> Proposal {
             forget_at: NOW.plus(Duration::from_mins(10)),
         }),
         ..Proposal::of(event)
+    }
+}
+
+/// What is remembered of grant `number` until its conclusion.
+pub(crate) fn intent(number: u64, lease: Option<LeaseId>) -> Intent {
+    Intent {
+        target: "aws/prod".into(),
+        mint_deadline: NOW.plus(Duration::from_secs(30)),
+        worst_end: NOW.plus(Duration::from_secs(900 + number)),
+        lease,
     }
 }
 

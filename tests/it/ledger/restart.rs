@@ -12,8 +12,8 @@ use cambio::{
     clock::{Clock as _, ManualClock},
     id::LeaseId,
     ledger::{
-        Commit as _, Committed, LeaseIntent, Share, entry::Entry, reader::Leases, verify::verify,
-        writer::StartError,
+        Commit as _, Committed, LeaseIntent, Proposal, Share, entry::Entry, reader::Leases,
+        verify::verify, writer::StartError,
     },
     store::{Store, StoreError},
 };
@@ -209,10 +209,11 @@ async fn v08_an_older_store_is_brought_up_to_date_and_loses_nothing() {
     let disk = log.close().await;
     tamper(
         &disk.path,
-        "DROP INDEX lease_held; ALTER TABLE lease DROP COLUMN holder; PRAGMA user_version = 1",
+        "DROP TABLE intent; DROP INDEX lease_held; ALTER TABLE lease DROP COLUMN holder; \
+         PRAGMA user_version = 1",
     );
     let read = Store::read(&disk.path).err();
-    assert_eq!(read, Some(StoreError::Older { found: 1, known: 2 }), "a reader changes nothing");
+    assert_eq!(read, Some(StoreError::Older { found: 1, known: 3 }), "a reader changes nothing");
     let log = Log::open(&disk.path);
     assert_eq!(log.reader.leases(Leases::All, 9).unwrap()[0].object, "cambio_1");
     let share = Share { holder: [1; 32], of_holder: 1, of_all: Some(2) };
@@ -220,15 +221,19 @@ async fn v08_an_older_store_is_brought_up_to_date_and_loses_nothing() {
     let other = Share { holder: [2; 32], ..share };
     let full = log.writer.commit(opening(3, Some(other))).await;
     assert!(matches!(full, Ok(Committed::NoRoom(..))), "an old lease counts among all: {full:?}");
+    assert_eq!(log.reader.unknown_outcomes().unwrap(), []);
+    let intent = super::log::intent(20, None);
+    durable(log.writer.commit(Proposal { intent: Some(intent), ..grant(20) }).await);
+    assert_eq!(log.reader.intents_due(NOW, 3, 9).unwrap().len(), 1);
     verify(&*log.reader, &public(), &[], &mut |_, _| {}).unwrap();
 }
 
 #[tokio::test]
 async fn v08_a_newer_schema_is_refused() {
     let disk = of_ten().await;
-    tamper(&disk.path, "PRAGMA user_version = 3;");
-    assert_eq!(refused(&disk.path), StoreError::Newer { found: 3, known: 2 });
-    tamper(&disk.path, "PRAGMA user_version = 1; PRAGMA application_id = 7;");
+    tamper(&disk.path, "PRAGMA user_version = 4;");
+    assert_eq!(refused(&disk.path), StoreError::Newer { found: 4, known: 3 });
+    tamper(&disk.path, "PRAGMA user_version = 3; PRAGMA application_id = 7;");
     assert!(matches!(refused(&disk.path), StoreError::Damaged(_)));
 }
 

@@ -9,7 +9,7 @@ pub(super) const BROKEN: &[Broken] = &[
 ",
         to: r"    kind: jtw
 ",
-        says: r"cambio.yaml:16:11: `kind` is `jtw`, expected `jwt`, `cambio`, `postgres`, `mysql`, `redis`, `x509`, `google`, `azure`, `github` or `aws`
+        says: r"cambio.yaml:16:11: `kind` is `jtw`, expected `jwt`, `cambio`, `postgres`, `mysql`, `redis`, `x509`, `google`, `azure`, `github`, `aws` or `rds`
   hint: did you mean `jwt`?",
     },
     Broken {
