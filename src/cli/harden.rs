@@ -69,6 +69,7 @@ pub(super) fn hide() -> Result<(), Failure> {
 
 /// What holds: asked of the system rather than remembered, but for the lock.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, told as one line")]
 struct Held {
     core_dumps: bool,
     dumpable: bool,
@@ -84,8 +85,7 @@ impl Held {
         let may = capabilities(None).map(|held| held.effective | held.permitted);
         Self {
             core_dumps: getrlimit(Resource::Core).current != Some(0),
-            dumpable: dumpable_behavior()
-                .map_or(true, |found| found != DumpableBehavior::NotDumpable),
+            dumpable: dumpable_behavior() != Ok(DumpableBehavior::NotDumpable),
             new_privileges: !no_new_privs().unwrap_or(false),
             memory_locked,
             system_calls_filtered: secure_computing_mode()

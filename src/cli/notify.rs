@@ -1,5 +1,5 @@
-//! Tells the service manager how far we are: sd_notify(3), a datagram to the socket that `NOTIFY_SOCKET` names. Nothing where
-//! nothing is named.
+//! Tells the service manager how far we are: `sd_notify(3)`, a datagram to the socket that `NOTIFY_SOCKET` names. Nothing
+//! where nothing is named.
 
 use std::{
     ffi::OsStr,
