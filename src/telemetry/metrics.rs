@@ -224,11 +224,7 @@ impl Metrics {
                 Seconds,
                 Histogram::new([0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3_600.0])
             ),
-            unknown_outcomes: metric!(
-                "unknown_outcomes",
-                "Grants without a lease whose outcome nobody knows",
-                Family::default()
-            ),
+            unknown_outcomes: metric!("unknown_outcomes", "Unknown outcomes", Family::default()),
             registry,
         }
     }
