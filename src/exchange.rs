@@ -415,7 +415,7 @@ async fn conclude(
         release: opened.spend.filter(|_| state == LeaseState::Void),
         lease: opened.lease.map(|id| (id, state)),
         // A lease tells of what may exist; where there is none, the intent goes on doing so.
-        intent: opened.intent.then(|| match (state, opened.lease) {
+        intent: opened.intent.then_some(match (state, opened.lease) {
             (LeaseState::Unknown, None) => IntentStep::Unknown,
             (_, _) => IntentStep::Settled,
         }),

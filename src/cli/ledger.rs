@@ -314,7 +314,7 @@ fn look(one: &One, talk: &mut Talk) -> Result<(), Failure> {
     } else {
         talk.line(show::show(&entry, true).map_err(unreadable)?.trim_end());
         if let Some(outcome) = outcome {
-            talk.line(&format!("outcome: {outcome}"));
+            talk.line(format!("outcome: {outcome}"));
         }
     }
     Ok(())

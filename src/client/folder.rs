@@ -4,14 +4,17 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, Write as _},
+    io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use rustix::{fs::statfs, process::geteuid};
 
-use super::{ClientError, Environment};
+use super::{
+    ClientError, Environment,
+    files::{self, Readers},
+};
 use crate::{chance::Chance, secret::Secret};
 
 /// Folders of ours begin with this; anything else is nobody's to sweep.
@@ -79,18 +82,7 @@ impl Folder {
     /// # Errors
     /// It can't be written.
     pub fn put(&self, name: &str, content: &Secret) -> Result<(), ClientError> {
-        let new = self.path.join(format!(".{name}.new"));
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&new)
-            .and_then(|mut file| file.write_all(content.reveal()))
-            .and_then(|()| fs::rename(&new, self.path.join(name)));
-        written.map_err(|error| {
-            let _ = fs::remove_file(&new);
-            ClientError::usage(format!("`{}`: {error}", self.path.join(name).display()))
-        })
+        files::place(&self.path(name), content, Readers::Owner, true).map(drop)
     }
 
     /// Removes `name`. One that is not there is as good as removed.

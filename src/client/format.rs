@@ -13,7 +13,7 @@ mod database;
 pub mod helper;
 mod variables;
 
-pub use variables::{Variable, github_env, masks};
+pub use variables::{Variable, github_env, masks, region};
 
 /// How a credential is written to stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

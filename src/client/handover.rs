@@ -150,18 +150,8 @@ pub fn environment(parts: &[Part<'_>]) -> Result<Vec<Variable>, ClientError> {
             }
             all.push(variable);
         }
-        all.extend(region(issued));
     }
     Ok(all)
-}
-
-/// `AWS_REGION` is not what every SDK reads.
-fn region(issued: &Issued) -> Option<Variable> {
-    let Credential::Aws(AwsSession { region: Some(region), .. }) = &issued.credential else {
-        return None;
-    };
-    let value = Secret::from(region.clone());
-    Some(Variable { name: "AWS_DEFAULT_REGION".to_owned(), value, hidden: false })
 }
 
 /// What a child's environment holds besides the places of its files: nothing secret, and nothing that a renewal changes.
@@ -175,9 +165,8 @@ pub fn beside_files(parts: &[Part<'_>]) -> Vec<Variable> {
     };
     for part in parts {
         let Some(issued) = part.now else { continue };
-        if let Some(region) = region(issued) {
-            all.push(Variable { name: "AWS_REGION".to_owned(), ..region.clone() });
-            all.push(region);
+        if let Credential::Aws(session) = &issued.credential {
+            all.extend(format::region(session));
         }
         let first = !all.iter().any(|variable: &Variable| variable.name == "PGSERVICE");
         if postgres(issued).is_some() && first {

@@ -62,6 +62,7 @@ export const variables = (answer, name, expiresAt) => {
     add('AWS_SECRET_ACCESS_KEY', 'secret_access_key', true)
     add('AWS_SESSION_TOKEN', 'session_token', true)
     add('AWS_REGION', 'region')
+    add('AWS_DEFAULT_REGION', 'region')
     if (expiresAt) all.push(['AWS_CREDENTIAL_EXPIRATION', expiresAt])
     return all
   }

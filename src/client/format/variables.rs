@@ -3,7 +3,10 @@
 use super::revealed;
 use crate::{
     chance::Chance,
-    client::{ClientError, Credential, Issued, credential::Login},
+    client::{
+        ClientError, Credential, Issued,
+        credential::{AwsSession, Login},
+    },
     secret::Secret,
 };
 
@@ -36,7 +39,7 @@ pub(super) fn of(issued: &Issued, name: &str) -> Vec<Variable> {
                 hidden("AWS_SECRET_ACCESS_KEY", &session.secret_access_key),
                 hidden("AWS_SESSION_TOKEN", &session.session_token),
             ];
-            all.extend(session.region.as_ref().map(|region| shown("AWS_REGION", region)));
+            all.extend(region(session));
             let ends = issued.expires_at.map(|ends| ends.to_string());
             all.extend(ends.map(|ends| shown("AWS_CREDENTIAL_EXPIRATION", ends)));
             all
@@ -44,6 +47,13 @@ pub(super) fn of(issued: &Issued, name: &str) -> Vec<Variable> {
         Credential::Login(login) => of_login(login),
         Credential::Other(_) => Vec::new(),
     }
+}
+
+/// The region under both of its names: boto3 and the AWS CLI read the second one alone.
+pub fn region(session: &AwsSession) -> impl Iterator<Item = Variable> {
+    let names = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+    let region = session.region.as_deref();
+    region.into_iter().flat_map(move |region| names.map(|name| shown(name, region)))
 }
 
 /// Names of host, port, database, user and password, by kind.

@@ -187,12 +187,14 @@ async fn an_aws_session_in_every_format() {
     export AWS_SECRET_ACCESS_KEY='se/cr+et='
     export AWS_SESSION_TOKEN='session//token=='
     export AWS_REGION='eu-central-1'
+    export AWS_DEFAULT_REGION='eu-central-1'
     export AWS_CREDENTIAL_EXPIRATION='2027-01-15T08:15:00Z'
     --- dotenv
     AWS_ACCESS_KEY_ID=ASIAEXAMPLE
     AWS_SECRET_ACCESS_KEY=se/cr+et=
     AWS_SESSION_TOKEN=session//token==
     AWS_REGION=eu-central-1
+    AWS_DEFAULT_REGION=eu-central-1
     AWS_CREDENTIAL_EXPIRATION=2027-01-15T08:15:00Z
     --- aws-process
     {"Version":1,"AccessKeyId":"ASIAEXAMPLE","SecretAccessKey":"se/cr+et=","SessionToken":"session//token==","Expiration":"2027-01-15T08:15:00Z"}

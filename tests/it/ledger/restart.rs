@@ -224,7 +224,7 @@ async fn v08_an_older_store_is_brought_up_to_date_and_loses_nothing() {
     assert_eq!(log.reader.unknown_outcomes().unwrap(), []);
     let intent = super::log::intent(20, None);
     durable(log.writer.commit(Proposal { intent: Some(intent), ..grant(20) }).await);
-    assert_eq!(log.reader.intents_due(NOW, 3, 9).unwrap().len(), 1);
+    assert_eq!(log.reader.intents_due(NOW, 9, 9).unwrap().len(), 1);
     verify(&*log.reader, &public(), &[], &mut |_, _| {}).unwrap();
 }
 
