@@ -1,6 +1,11 @@
 //! What the configuration names on disk: there, of the right kind, and nobody else's to read or change.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{
+    fs,
+    io::{self, Write as _},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+};
 
 use cambio::config::Config;
 
@@ -186,9 +191,9 @@ fn a_configuration_that_its_group_may_write_to_is_told_of() {
 #[test]
 fn k12_a_secret_of_another_user_is_refused() {
     if !rustix::process::geteuid().is_root() {
-        return eprintln!(
-            "skipped: only root can give a file away (k12_a_secret_of_another_user_is_refused)"
-        );
+        let test = "k12_a_secret_of_another_user_is_refused";
+        writeln!(io::stderr(), "\nskipped: only root can give a file away ({test})").unwrap();
+        return;
     }
     let home = Home::new();
     std::os::unix::fs::chown(home.path("kek"), Some(4711), None).unwrap();
