@@ -491,10 +491,11 @@ async fn v03_a_subject_that_holds_as_many_logins_as_it_may_gets_no_more_until_on
     assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (429, "300"));
     assert_eq!(world.server.made(), PER_SUBJECT, "nothing was asked of the server");
     assert_eq!(world.leases().len(), PER_SUBJECT, "and no lease was opened");
+    let own = world.leases().remove(0);
     let other = world.broker.site.job().claim("repository_id", "4242").sign();
     assert_eq!(world.broker.exchange(&other).await.status, 200);
     let step = LeaseState::Revoking;
-    let event = Event::Lease { id: world.leases()[0].id, step, by: Some(operator()) };
+    let event = Event::Lease { id: own.id, step, by: Some(operator()) };
     world.broker.writer.commit(Proposal::of(event)).await.unwrap();
     world.look().await;
     assert_eq!(world.ask().await.status, 200, "what was revoked makes room");
