@@ -46,6 +46,7 @@ pub mod loops;
 pub mod powers;
 pub mod reload;
 pub mod scene;
+pub mod sealed;
 pub mod seams;
 pub mod targets;
 
@@ -163,7 +164,7 @@ pub async fn start(
     };
     let (adopted, trouble) = first_policies(&config, &means, &books)?;
     let rollup = Arc::new(Rollup::default());
-    let makers = targets::makers(&config, &means)?;
+    let makers = targets::makers(&config, &means).await?;
     let ledger: Arc<dyn Commit> = Arc::new(books.writer.clone());
     let reaper = Arc::new(Reaper::of(
         Arc::clone(&books.reader),

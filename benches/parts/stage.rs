@@ -67,7 +67,7 @@ impl Stage {
             reviews: Arc::new(scene::Unwatched),
         };
         let adopted = scene::policies(&config, clock.now()).expect("policies");
-        let makers = targets::makers(&config, &means).expect("targets");
+        let makers = targets::makers(&config, &means).await.expect("targets");
         let scene = scene::scene(&config, &means, adopted.set, makers.minters).expect("a scene");
         let minter = scene.minters.find(&TargetName::from("jwt/orders")).expect("a minter");
         Self {

@@ -39,7 +39,7 @@ impl State {
     async fn try_reload(&self) -> Result<String, String> {
         let config = Arc::new(self.read_config()?);
         let adopted = scene::policies(&config, self.means.clock.now()).map_err(text)?;
-        let makers = targets::makers(&config, &self.means).map_err(text)?;
+        let makers = targets::makers(&config, &self.means).await.map_err(text)?;
         let scene = scene::scene(&config, &self.means, Arc::clone(&adopted.set), makers.minters)
             .map_err(text)?;
         // Before anything changes: a certificate that can't serve must not leave half a reload behind.

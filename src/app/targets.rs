@@ -50,7 +50,7 @@ struct Made {
 ///
 /// # Errors
 /// A target can't be served.
-pub fn makers(config: &Config, means: &Means) -> Result<Makers, SceneError> {
+pub async fn makers(config: &Config, means: &Means) -> Result<Makers, SceneError> {
     let (mut minters, mut revokers) = (Vec::new(), Vec::new());
     for target in &config.targets {
         let made = match &target.kind {
@@ -67,7 +67,7 @@ pub fn makers(config: &Config, means: &Means) -> Result<Makers, SceneError> {
             }
             TargetKind::Google(google) => clouds::google(config, target, google, means)?,
             TargetKind::Azure(azure) => clouds::azure(config, target, azure, means)?,
-            TargetKind::Github(github) => clouds::github(config, target, github, means)?,
+            TargetKind::Github(github) => clouds::github(config, target, github, means).await?,
             TargetKind::X509(x509) => x509_maker(config, target, x509, means)?,
         };
         minters.push((target.name.clone(), made.minter));
@@ -143,7 +143,7 @@ fn login_maker(config: &Config, target: &TargetConfig, server: Server, means: &M
 ///
 /// # Errors
 /// A target can't be set up.
-pub fn examiners(
+pub async fn examiners(
     config: &Config,
     clock: &Arc<dyn Clock>,
     chance: &Arc<dyn Chance>,
@@ -168,7 +168,7 @@ pub fn examiners(
             examiners.push((target.name.clone(), Arc::new(examiner) as Arc<dyn Examine>));
         }
         let server = servers::server(config, target, chance)?;
-        let cloud = clouds::examiner(config, target, clock)?;
+        let cloud = clouds::examiner(config, target, clock).await?;
         let found = server.map(|server| server.examiner).or(cloud);
         examiners.extend(found.map(|examiner| (target.name.clone(), examiner)));
     }

@@ -131,7 +131,7 @@ async fn reviews(config: &Config, findings: &mut Findings) {
 async fn targets(config: &Config, findings: &mut Findings) {
     let chance: Arc<dyn Chance> = Arc::new(SystemChance);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let examiners = match app::targets::examiners(config, &clock, &chance) {
+    let examiners = match app::targets::examiners(config, &clock, &chance).await {
         Ok(examiners) => examiners,
         Err(error) => {
             return findings.add("targets", State::Bad(Exit::Usage), error.to_string());

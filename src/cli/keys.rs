@@ -3,7 +3,7 @@
 use std::{
     fmt,
     fs::File,
-    io::Read as _,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -15,13 +15,17 @@ use zeroize::Zeroizing;
 use super::{
     Failure, Talk,
     admin::{Reach, Why},
-    render,
+    config, render,
 };
 use crate::{
+    app,
     chance::{Chance as _, SystemChance},
     owner,
     secret::Secret,
 };
+
+/// More than any key.
+const SECRET_BYTES: u64 = 64 * 1024;
 
 /// Our signing keys: prepare → promote → retire → prune; withdraw when one leaked.
 #[derive(Debug, Subcommand)]
@@ -36,6 +40,19 @@ pub(super) enum Keys {
     Withdraw(Withdraw),
     /// Write the key ring to stdout as an encrypted JWK Set (RFC 7517 section 7)
     Export(Export),
+    /// Seal a target's secret, such as a GitHub App's private key: from stdin, under the KEK, to stdout
+    Seal(Seal),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Seal {
+    /// The configuration: its KEK seals
+    #[arg(long, value_name = "FILE", default_value = "cambio.yaml")]
+    config: PathBuf,
+
+    /// The target whose secret it is: it opens for no other
+    #[arg(long, value_name = "NAME")]
+    target: String,
 }
 
 #[derive(Debug, Args)]
@@ -115,6 +132,24 @@ pub(super) async fn run(keys: Keys, talk: &mut Talk) -> Result<(), Failure> {
             talk.say(
                 "Verifiers may hold our old key set for its max-age: tell those who must not wait.",
             );
+        }
+        Keys::Seal(Seal { config, target }) => {
+            let config = config::load(&config)?;
+            let mut plain = Zeroizing::new(Vec::new());
+            let read = io::stdin().lock().take(SECRET_BYTES).read_to_end(&mut plain);
+            read.map_err(|error| Failure::usage(format!("stdin: {error}")))?;
+            if plain.is_empty() {
+                return Err(Failure::usage("stdin is empty, expected the secret to seal"));
+            }
+            let plain = Secret::new(std::mem::take(&mut *plain));
+            let sealed = app::sealed::seal(&config, &target, &plain).await;
+            let sealed = sealed.map_err(Failure::usage)?;
+            if talk.json() {
+                talk.value(&json!({ "jwe": sealed }));
+            } else {
+                talk.line(sealed);
+            }
+            talk.say("write it into the target's file of mode 0600 or 0400, and destroy what it was made of");
         }
         Keys::Export(Export { passphrase_file, why, reach }) => {
             let passphrase = passphrase(&passphrase_file)?;

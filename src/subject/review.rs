@@ -6,7 +6,7 @@
 //! It is asked after every check of ours and after policy has permitted the exchange: a stranger never makes us call out, a pod
 //! that gets nothing does not either, and one workload no more often than its rate limit lets it. An answer is never kept: a yes
 //! of a minute ago is what a signature is already. The API server keeps a yes for ten seconds, by token and audiences; so that it
-//! looks anew, no two of our questions name the same audiences ([`Audiences`]).
+//! looks anew, no two of our questions name the same audiences (`Audiences`).
 
 use std::{
     fmt,

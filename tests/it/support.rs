@@ -3,6 +3,7 @@
 pub(crate) mod api_server;
 pub(crate) mod broker;
 pub(crate) mod issuer;
+pub(crate) mod lines;
 pub(crate) mod server;
 pub(crate) mod services;
 pub(crate) mod serving;

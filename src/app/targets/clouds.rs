@@ -1,12 +1,15 @@
 //! From targets at clouds, as configured, to their minters.
 
-use std::{fmt, fs, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use url::Url;
 
 use super::Made;
 use crate::{
-    app::scene::{Means, SceneError},
+    app::{
+        scene::{Means, SceneError},
+        sealed,
+    },
     clock::Clock,
     config::{
         AzureConfig, CloudConfig, Config, GithubConfig, GoogleConfig, TargetConfig, TargetKind,
@@ -20,7 +23,6 @@ use crate::{
         google::{GoogleApi, GoogleMinter, GoogleRole, GoogleTarget},
         name::Names,
     },
-    secret::Secret,
     subject::key_source::guard::Reach,
     web,
 };
@@ -96,25 +98,25 @@ fn azure_api(
     AzureApi::of(wanted, clock).map_err(|error| refuse(target, error))
 }
 
-pub(super) fn github(
+pub(super) async fn github(
     config: &Config,
     target: &TargetConfig,
     github: &GithubConfig,
     means: &Means,
 ) -> Result<Made, SceneError> {
-    let api = github_api(config, target, github, Arc::clone(&means.clock))?;
+    let api = github_api(config, target, github, Arc::clone(&means.clock)).await?;
     let (held, chance) = (Arc::clone(&means.held), Arc::clone(&means.chance));
     let minter = Arc::new(GithubMinter::of(api, held, chance));
     Ok(Made { minter: Arc::clone(&minter) as Arc<dyn Minter>, revoker: Some(minter) })
 }
 
-fn github_api(
+async fn github_api(
     config: &Config,
     target: &TargetConfig,
     github: &GithubConfig,
     clock: Arc<dyn Clock>,
 ) -> Result<GithubApi, SceneError> {
-    let pem = fs::read(&github.private_key_file).map(Secret::new);
+    let pem = sealed::read(config, &target.name, &github.private_key_file).await;
     let pem = pem.map_err(|error| refuse(target, format!("`private_key_file`: {error}")))?;
     let key = AppKey::from_pem(&pem);
     let key = key.map_err(|reason| refuse(target, format!("`private_key_file`: {reason}")))?;
@@ -142,7 +144,7 @@ fn github_api(
 }
 
 /// What `cambio doctor` asks of a target at a cloud; none of any other.
-pub(super) fn examiner(
+pub(super) async fn examiner(
     config: &Config,
     target: &TargetConfig,
     clock: &Arc<dyn Clock>,
@@ -151,7 +153,9 @@ pub(super) fn examiner(
     Ok(match &target.kind {
         TargetKind::Google(google) => Some(Arc::new(google_api(config, target, google, clock)?)),
         TargetKind::Azure(azure) => Some(Arc::new(azure_api(config, target, azure, clock)?)),
-        TargetKind::Github(github) => Some(Arc::new(github_api(config, target, github, clock)?)),
+        TargetKind::Github(github) => {
+            Some(Arc::new(github_api(config, target, github, clock).await?))
+        }
         TargetKind::Jwt(_)
         | TargetKind::Cambio(_)
         | TargetKind::Postgres(_)

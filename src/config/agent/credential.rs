@@ -50,7 +50,7 @@ pub struct FileConfig {
 /// In whose words a credential is served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EndpointConfig {
-    /// The container credentials of AWS SDKs, at [`AgentConfig::credentials_at`].
+    /// The container credentials of AWS SDKs, at [`super::AgentConfig::credentials_at`].
     Aws,
     /// A metadata server for Google's libraries.
     Google {

@@ -87,7 +87,7 @@ pub(super) static GITHUB: Fields = Fields {
         Field::required("app", "The App's client id (or its number)", Shape::Text),
         Field::required(
             "private_key_file",
-            "The App's private key as PEM, in a file of mode 0600 or 0400",
+            "The App's private key as PEM, or what `cambio keys seal` made of it, in a file of mode 0600 or 0400",
             Shape::Secret,
         ),
         Field::required("installation", "The installation's number", ID_SHAPE),

@@ -106,7 +106,10 @@ async fn v03_while_one_target_hangs_the_others_answer_and_then_it_is_left_alone(
 #[tokio::test]
 async fn v03_an_sts_that_is_not_there_is_busy_because_nothing_was_sent() {
     let sts = StandIn::start().await;
-    let nowhere = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    // Ours, and nobody listens: a port that is free now may be another test's in a moment.
+    let taken = tokio::net::TcpSocket::new_v4().unwrap();
+    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let nowhere = taken.local_addr().unwrap();
     let broker = super::sessions::changed(&sts, |config| {
         for target in &mut config.targets {
             if let cambio::config::TargetKind::Aws(aws) = &mut target.kind {

@@ -29,7 +29,10 @@ use cambio::{
 };
 use serde_json::{Value, json};
 use tempfile::tempdir;
-use tokio::{io::AsyncReadExt as _, net::TcpListener};
+use tokio::{
+    io::AsyncReadExt as _,
+    net::{TcpListener, TcpSocket},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{IMPATIENT, words};
@@ -198,7 +201,10 @@ async fn an_answer_that_was_lost_on_its_way_is_not_asked_for_again() {
 
 #[tokio::test]
 async fn a_broker_that_is_not_up_yet_is_waited_for() {
-    let place = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    // Ours, and nobody listens: a port that is free now may be another test's in a moment.
+    let taken = TcpSocket::new_v4().unwrap();
+    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let place = taken.local_addr().unwrap();
     let error = ask(&format!("http://{place}")).await.unwrap_err();
     assert!(error.message.contains("Connection refused"), "{error}");
     // Nothing was sent: no word of a token that may be used up.

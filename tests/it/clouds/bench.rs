@@ -129,8 +129,13 @@ fn point_at(config: &mut Config, url: &url::Url) {
 
 impl Bench {
     pub(crate) async fn start() -> Self {
-        let clouds = StandIn::start().await;
         let (site, app) = site();
+        Self::over(site, app).await
+    }
+
+    /// A broker at `site`, whose App's public key is `app`.
+    pub(crate) async fn over(site: Site, app: josekit::jwk::Jwk) -> Self {
+        let clouds = StandIn::start().await;
         let broker = Broker::start_at(site, |config| point_at(config, &clouds.url)).await;
         clouds.trust(&broker.router, &broker.clock);
         clouds.know_app(app);

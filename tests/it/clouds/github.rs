@@ -1,14 +1,16 @@
 //! GitHub: narrow tokens, and their end.
 
 use cambio::{
+    app::sealed,
     lease::{Gone, RevokeError},
     ledger::reader::{Leases, StoredLease},
     mint::examine::Verdict,
+    secret::Secret,
 };
 use serde_json::json;
 
 use super::{
-    bench::{Bench, token},
+    bench::{Bench, site, token},
     stand_in::Mood,
 };
 
@@ -37,13 +39,43 @@ async fn a_job_gets_a_token_for_the_repositories_and_permissions_of_its_role_and
     assert_eq!(hour.json()["expires_in"], 3_600, "GitHub's own end: {}", hour.body);
 }
 
+/// Threats K01, K02: what lies on the disk opens with the KEK, for the target that it was sealed for, and for nothing else.
+#[tokio::test]
+async fn k01_an_app_key_that_is_sealed_serves_its_target_and_no_other() {
+    let (site, app) = site();
+    let pem = Secret::from(std::fs::read_to_string(site.path("app.pem")).unwrap());
+    let file = |target: &str, name: &str| {
+        let app = "kind: github\n    app: Iv23liCambioTest";
+        format!("name: {target}\n    {app}\n    private_key_file: {name}\n")
+    };
+    let made = sealed::seal(&site.config(), "github/acme", &pem).await.unwrap();
+    assert!(!made.contains("PRIVATE") && made.split('.').count() == 5);
+    site.write("acme.jwe", &format!("{made}\n"));
+    site.edit("cambio.yaml", &file("github/acme", "app.pem"), &file("github/acme", "acme.jwe"));
+    let bench = Bench::over(site, app).await;
+    let answer = bench.ask("audience=github/acme&scope=release").await;
+    assert!(token(&answer).starts_with("ghs_"), "{}", answer.body);
+    let again = sealed::seal(&bench.broker.site.config(), "github/acme", &Secret::from(made)).await;
+    assert_eq!(again, Err("it is sealed already".to_owned()));
+    let nobody = sealed::seal(&bench.broker.site.config(), "github/acmee", &pem).await.unwrap_err();
+    assert!(nobody.starts_with("found no target `github/acmee`, expected one of "), "{nobody}");
+    let site = &bench.broker.site;
+    site.edit("cambio.yaml", &file("github/hour", "app.pem"), &file("github/hour", "acme.jwe"));
+    let refused = bench.broker.makers().await.unwrap_err().to_string();
+    assert!(
+        refused
+            .contains("does not open: `cambio_ring` is \"cambio.example/test/target/github/acme\""),
+        "{refused}"
+    );
+}
+
 #[tokio::test]
 async fn b06_a_token_can_be_ended_over_a_reload_and_twice() {
     let bench = Bench::start().await;
     let issued = token(&bench.ask("audience=github/acme&scope=release").await);
     let lease = lease(&bench);
     assert!(!lease.object.contains(&issued), "the store holds a name, never the token");
-    let revoker = bench.broker.revoker("github/acme");
+    let revoker = bench.broker.revoker("github/acme").await;
     assert_eq!(revoker.revoke(&lease.object).await, Ok(Gone::Ended));
     assert_eq!(bench.clouds.knows(&issued), None);
     let asked = bench.clouds.asked();
@@ -59,7 +91,7 @@ async fn b06_after_a_restart_nobody_can_end_a_token_and_nobody_says_so_until_its
     let object = lease(&bench).object;
     let Bench { broker, clouds } = bench;
     let broker = broker.restart().await;
-    let revoker = broker.revoker("github/acme");
+    let revoker = broker.revoker("github/acme").await;
     let Err(RevokeError::Failed(reason)) = revoker.revoke(&object).await else { panic!("ended?") };
     assert!(reason.contains("it is dead by 2027-01-15T09:00:31Z"), "{reason}");
     assert!(clouds.knows(&issued).is_some(), "it is still good, and we say so");
@@ -72,7 +104,7 @@ async fn b03_a_lease_of_another_target_or_a_made_up_one_is_never_ended_here() {
     let bench = Bench::start().await;
     bench.ask("audience=github/acme&scope=release").await;
     let object = lease(&bench).object;
-    let other = bench.broker.revoker("github/hour");
+    let other = bench.broker.revoker("github/hour").await;
     for wrong in [object.as_str(), "", "cambio_x@1", "@9", "cambio_aaaaaa_000000000000000000@x"] {
         assert!(matches!(other.revoke(wrong).await, Err(RevokeError::Failed(_))), "{wrong}");
     }
@@ -97,7 +129,7 @@ async fn never_outlive_a_token_that_lives_for_a_day_is_withheld_unless_we_end_it
     assert_eq!(bench.conclusions().await, ["unknown"]);
     // It exists, and its lease ends it.
     let object = lease(&bench).object;
-    assert_eq!(bench.broker.revoker("github/hour").revoke(&object).await, Ok(Gone::Ended));
+    assert_eq!(bench.broker.revoker("github/hour").await.revoke(&object).await, Ok(Gone::Ended));
     assert!(bench.clouds.desk.tokens.lock().unwrap().is_empty());
 }
 

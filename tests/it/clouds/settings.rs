@@ -121,7 +121,7 @@ fn the_targets_of_the_pages_load() {
         assert!(targets.contains(&format!("kind: {page}")), "{page}");
         let (site, _) = bench::site();
         std::fs::create_dir(site.path("secrets")).unwrap();
-        site.write("secrets/app.pem", "for this test there is no key in it");
+        site.write("secrets/app.jwe", "for this test there is no key in it");
         site.write("policies/deploy.yaml", "version: 1\nrules: []\n");
         let targets = targets.replace("environment: prod", "environment: test");
         // Beside the others: their names are their own.

@@ -132,7 +132,7 @@ async fn b09_ending_an_installation_token_is_idempotent_and_touches_no_other() {
         let new = objects(&bench).into_iter().find(|object| !before.contains(object));
         (issued, new.unwrap())
     };
-    let revoker = bench.broker.revoker("github/acme");
+    let revoker = bench.broker.revoker("github/acme").await;
     let (one, ones) = make().await;
     let (other, others) = make().await;
     let (_, lost) = make().await;

@@ -1,10 +1,5 @@
 //! Every exchange is found again: as an entry of its own, or in the roll-up (threats A09, A11); and no secret with it (A08).
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-};
-
 use cambio::{
     id::ExchangeId,
     ledger::{Event, show},
@@ -16,6 +11,7 @@ use crate::{
     edge::surface::Answered,
     support::{
         broker::{Broker, bytes_below, form, issued},
+        lines::{Lines, listen},
         site::Site,
         token::NOW,
     },
@@ -123,28 +119,13 @@ async fn a11_strangers_are_counted_and_do_not_grow_the_ledger() {
     assert_eq!(counts, expected.map(|(reason, count)| (reason.to_owned(), count)));
 }
 
-/// Where logs go in a test.
-#[derive(Clone, Default)]
-struct Buffer(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Buffer {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Tokens that came, tokens that left and key material: nowhere but in the answers (threat A08).
 #[tokio::test]
 async fn a08_no_token_and_no_key_in_ledger_store_logs_and_metrics() {
-    let logs = Buffer::default();
+    let logs = Lines::default();
     let writer = logs.clone();
     let subscriber = subscriber(Format::Json, "trace", move || writer.clone()).unwrap();
-    let _logging = tracing::subscriber::set_default(subscriber);
+    let _logging = listen(subscriber);
     let mut broker = Broker::start_at(Site::new(), |_| {}).await;
     let (mut secrets, mut answers) = (Vec::new(), String::new());
     let job = || broker.site.job();
@@ -190,7 +171,7 @@ async fn a08_no_token_and_no_key_in_ledger_store_logs_and_metrics() {
     let mut places = vec![
         ("answers".to_owned(), answers.into_bytes()),
         ("metrics".to_owned(), broker.metrics.text().unwrap().into_bytes()),
-        ("logs".to_owned(), logs.0.lock().unwrap().clone()),
+        ("logs".to_owned(), logs.bytes()),
     ];
     let mut export = Vec::new();
     show::export::<cambio::ledger::reader::ReadError>(&*broker.reader, 0, true, &mut |line| {

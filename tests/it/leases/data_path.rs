@@ -36,6 +36,7 @@ use crate::{
     edge::surface::Answered,
     support::{
         broker::{Broker, Wrap, bytes_below, operator},
+        lines::{Lines, listen},
         server::{FakeServer, Fault, PER_SUBJECT},
         token::NOW,
     },
@@ -208,26 +209,12 @@ async fn b12_a_login_is_answered_with_everything_that_its_holder_needs() {
     assert_eq!(world.story().await, ["granted", "concluded minted", "lease revoked"]);
 }
 
-#[derive(Clone, Default)]
-struct Buffer(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Buffer {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn a08_no_password_and_no_lease_token_in_ledger_store_logs_debug_and_metrics() {
-    let logs = Buffer::default();
+    let logs = Lines::default();
     let writer = logs.clone();
     let lines = subscriber(Format::Json, "trace", move || writer.clone()).unwrap();
-    let _logging = tracing::subscriber::set_default(lines);
+    let _logging = listen(lines);
     let world = World::new().await;
     let mut needles = Vec::new();
     for fault in [None, Some(Fault::LosesTheAnswer), Some(Fault::Refuses), None] {
@@ -251,7 +238,7 @@ async fn a08_no_password_and_no_lease_token_in_ledger_store_logs_debug_and_metri
     world.broker.lines().await;
     assert!(needles.len() >= 5);
     let mut heaps = vec![
-        ("logs".to_owned(), logs.0.lock().unwrap().clone()),
+        ("logs".to_owned(), logs.bytes()),
         ("debug".to_owned(), world.debugged.lock().unwrap().clone().into_bytes()),
         ("reaper".to_owned(), format!("{:?}", world.reaper).into_bytes()),
         ("metrics".to_owned(), world.broker.metrics.text().unwrap().into_bytes()),

@@ -1,10 +1,6 @@
 //! Discovered keys: where they may come from, when they are fetched, and how long they are believed.
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use cambio::{
     clock::Instant,
@@ -22,7 +18,10 @@ use cambio::{
 use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
 
-use crate::support::issuer::{Document, Reply, ServedIssuer, SigningKey};
+use crate::support::{
+    issuer::{Document, Reply, ServedIssuer, SigningKey},
+    lines::{Lines, listen},
+};
 
 pub(crate) const T0: Instant = Instant::from_seconds(1_800_000_000);
 
@@ -322,27 +321,13 @@ async fn d12_a_key_that_left_the_set_is_gone_at_once() {
     assert!(finds(&source, "other", after(300)).await);
 }
 
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn d13_other_key_material_under_one_kid_is_taken_and_reported() {
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber =
         tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let _guard = listen(subscriber);
 
     let served = ServedIssuer::start().await;
     let source = source(&served);
@@ -352,7 +337,7 @@ async fn d13_other_key_material_under_one_kid_is_taken_and_reported() {
     let new = source.find(Some("key-1"), after(300)).await.expect("a key");
     let (was, is) = (old[0].thumbprint(), new[0].thumbprint());
     assert_ne!(was, is);
-    let text = String::from_utf8(lines.0.lock().unwrap().clone()).expect("text");
+    let text = lines.text();
     let expected = format!(
         "issuer `{}` has other key material under the same `kid` `key-1`: was {{\"{was}\"}}, is {{\"{is}\"}}",
         served.issuer.url()

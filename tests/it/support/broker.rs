@@ -14,8 +14,9 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use cambio::{
     app::{
         Existing, Mode, books,
-        scene::{self, Means},
-        seams, targets,
+        scene::{self, Means, SceneError},
+        seams,
+        targets::{self, Makers},
     },
     chance::{Chance, SystemChance},
     clock::{Clock, Instant, ManualClock},
@@ -168,7 +169,7 @@ impl Broker {
             mode: Mode::Serve,
         };
         let adopted = scene::policies(&config, clock.now()).unwrap();
-        let makers = targets::makers(&config, &means).unwrap();
+        let makers = targets::makers(&config, &means).await.unwrap();
         let scene = scene::scene(&config, &means, adopted.set, makers.minters).unwrap();
         let rollup = Arc::new(Rollup::default());
         let limits = &config.limits;
@@ -244,23 +245,28 @@ impl Broker {
     pub(crate) async fn adopt(&self, orders: &str) -> Arc<PolicySet> {
         self.site.write("policies/orders.yaml", orders);
         let set = scene::policies(&self.config, self.clock.now()).unwrap().set;
-        let minters = targets::makers(&self.config, &self.means).unwrap().minters;
+        let minters = targets::makers(&self.config, &self.means).await.unwrap().minters;
         let scene = scene::scene(&self.config, &self.means, Arc::clone(&set), minters).unwrap();
         self.exchange.scene.store(Arc::new(scene));
         self.put_in_force().await;
         set
     }
 
+    /// What a reload would make of the configuration that lies there now.
+    pub(crate) async fn makers(&self) -> Result<Makers, SceneError> {
+        targets::makers(&self.site.config(), &self.means).await
+    }
+
     /// What ends leases, as a reload makes it: over what the process still holds.
-    pub(crate) fn revoker(&self, target: &str) -> Arc<dyn Revoker> {
-        let makers = targets::makers(&self.config, &self.means).unwrap();
+    pub(crate) async fn revoker(&self, target: &str) -> Arc<dyn Revoker> {
+        let makers = targets::makers(&self.config, &self.means).await.unwrap();
         Arc::clone(makers.revokers.find(&target.into()).unwrap())
     }
 
     /// What `cambio doctor` finds at a target.
     pub(crate) async fn examine(&self, target: &str) -> Vec<Finding> {
-        let examiners =
-            targets::examiners(&self.config, &self.means.clock, &self.means.chance).unwrap();
+        let (clock, chance) = (&self.means.clock, &self.means.chance);
+        let examiners = targets::examiners(&self.config, clock, chance).await.unwrap();
         let found = examiners.into_iter().find(|(name, _)| name.as_str() == target);
         found.unwrap().1.examine().await
     }
