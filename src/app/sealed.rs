@@ -28,7 +28,7 @@ pub(super) async fn read(
     let protector = books::protector(config).map_err(|error| error.to_string())?;
     protector.unwrap(sealed, &context(config, target)).await.map_err(|error| match error {
         ProtectError::DoesNotOpen(reason) => format!("what it holds does not open: {reason}"),
-        other => other.to_string(),
+        error @ (ProtectError::NoKek(_) | ProtectError::DoesNotClose(_)) => error.to_string(),
     })
 }
 
