@@ -224,7 +224,8 @@ pub async fn start(
 /// An anchor tells of a ledger: then the store is not new but lost, and another one would forget spent tokens and withdrawn
 /// keys (threat K07). Or whatever keeps a broker from starting.
 pub async fn create(config: &Config) -> Result<bool, StartError> {
-    if books::store_path(config).exists() {
+    // A link that leads nowhere is a store that is lost.
+    if std::fs::symlink_metadata(books::store_path(config)).is_ok() {
         return Ok(false);
     }
     books::no_anchor_tells_of_one(config)?;

@@ -124,7 +124,31 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Does what `arguments` ask for.
+impl Arguments {
+    /// Gives up what a command that holds keys or credentials does without. Before a second thread begins.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn harden(&self) -> Result<(), Failure> {
+        match &self.verb {
+            Verb::Serve(_) | Verb::Agent(_) => harden::harden(),
+            Verb::Dev(_)
+            | Verb::Config(_)
+            | Verb::Policy(_)
+            | Verb::Block(_)
+            | Verb::Leases(_)
+            | Verb::Keys(_)
+            | Verb::Ledger(_)
+            | Verb::Exchange(_)
+            | Verb::Exec(_)
+            | Verb::Google(_)
+            | Verb::Doctor(_)
+            | Verb::Version => Ok(()),
+        }
+    }
+}
+
+/// Does what `arguments` ask for, after [`Arguments::harden`].
 pub async fn run(arguments: Arguments, talk: &mut Talk) -> Exit {
     // One TLS stack for the whole process. `Err` means that it is already chosen.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -345,6 +345,9 @@ fn facts_of(
     }
 }
 
+/// How often the reaper looks for what it could not end, at most.
+const OVERDUE: Duration = Duration::from_secs(15);
+
 fn not_recorded(reason: NotRecorded, grant: Grant, now: Instant) -> Refusal {
     match reason {
         NotRecorded::AlreadySpent => {
@@ -353,7 +356,11 @@ fn not_recorded(reason: NotRecorded, grant: Grant, now: Instant) -> Refusal {
         NotRecorded::Blocked(id) => Refusal::Blocked(id.to_string()),
         NotRecorded::NoRoom(until) => Refusal::NoRoom {
             target: grant.target,
-            retry_after: until.since(now).max(Duration::from_secs(1)),
+            retry_after: match until.since(now) {
+                // It is over, and not gone yet: its server is looked at again in so long.
+                Duration::ZERO => OVERDUE,
+                wait => wait.max(Duration::from_secs(1)),
+            },
         },
         NotRecorded::Failed(error) => Refusal::Ledger(error),
     }

@@ -217,7 +217,8 @@ pub struct LeaseIntent {
 ///
 /// A rate bounds how fast they come, not how many there are: who takes one after another and keeps them fills a server, until
 /// nobody else gets in, the broker included, and then nothing can be ended there any more. A lease counts until the target has
-/// confirmed that it is gone: what may still be there takes up room.
+/// confirmed that it is gone: what may still be there takes up room. But not one that could not be ended by its last instant: that
+/// is alarmed (threat B04), and nobody is locked out by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     /// SHA-256 of the subject's name.

@@ -9,6 +9,11 @@ fn main() -> ExitCode {
     // Usage errors end here, with code 2; `--help` with 0.
     let arguments = Arguments::parse();
     let mut talk = Talk::of_the_process(arguments.json);
+    // What a process gives up it gives up thread by thread: so while there is one.
+    if let Err(failure) = arguments.harden() {
+        talk.say(&failure);
+        return talk.finish(failure.exit()).into();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -103,8 +103,9 @@ async fn open_over(
 pub fn no_anchor_tells_of_one(config: &Config) -> Result<(), StartError> {
     let there = |anchor: &&AnchorConfig| {
         let AnchorConfig::File(path) = anchor;
-        // What can not be looked at is not known to be absent.
-        !matches!(path.try_exists(), Ok(false))
+        // What can not be looked at is not known to be absent; and a link that leads nowhere is there.
+        let found = std::fs::symlink_metadata(path);
+        !found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
     };
     let Some(AnchorConfig::File(path)) = config.ledger.anchors.iter().find(there) else {
         return Ok(());

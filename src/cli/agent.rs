@@ -10,7 +10,6 @@ use self::crew::{Crew, destinations};
 use super::{
     Failure,
     asking::ENDING,
-    harden::harden,
     render,
     serve::{Asked, Signals},
 };
@@ -50,7 +49,6 @@ pub(super) struct Agent {
 }
 
 pub(super) async fn run(agent: Agent) -> Result<(), Failure> {
-    harden()?;
     let (config, warnings) = AgentConfig::read(&agent.config).map_err(|problems| {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
         let count = render::count(problems.len(), "problem");

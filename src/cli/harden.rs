@@ -1,6 +1,6 @@
 //! What a process that holds signing keys gives up at its start (threat K12), and what it says of it.
 
-use std::{fmt, path::Path};
+use std::{fmt, fs, path::Path};
 
 use rustix::{
     fs::Mode,
@@ -9,10 +9,7 @@ use rustix::{
         DumpableBehavior, Resource, Rlimit, dumpable_behavior, geteuid, getrlimit,
         set_dumpable_behavior, setrlimit, umask,
     },
-    thread::{
-        CapabilitySet, SecureComputingMode, capabilities, no_new_privs, secure_computing_mode,
-        set_no_new_privs,
-    },
+    thread::set_no_new_privs,
 };
 use tracing::{info, warn};
 
@@ -23,11 +20,12 @@ use crate::owner;
 /// read, and, where the machine lets us, no page of ours on a swap disk. One key is thought to have left its owner through a
 /// crash dump (Storm-0558).
 ///
-/// Says whether the memory is locked: that alone may fail, because many machines do not swap at all.
+/// Privileges are given up thread by thread, and a new thread has those of the one that began it: so this comes before there is a
+/// second one. Locking the memory alone may fail, because many machines do not swap at all.
 ///
 /// # Errors
 /// The system refuses: then it is not a place for keys.
-pub(super) fn harden() -> Result<bool, Failure> {
+pub(super) fn harden() -> Result<(), Failure> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none).map_err(refused("core dumps can't be forbidden"))?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
@@ -37,7 +35,11 @@ pub(super) fn harden() -> Result<bool, Failure> {
     // Only without a limit: under one, a page more than it allows would be memory that can't be had. As pages are touched, so
     // that reserved memory (stacks, arenas) costs nothing.
     let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
-    Ok(getrlimit(Resource::Memlock).current.is_none() && mlockall(all).is_ok())
+    if getrlimit(Resource::Memlock).current.is_none() {
+        // What came of it is asked of the system, and told.
+        let _ = mlockall(all);
+    }
+    Ok(())
 }
 
 /// Others than its owner may write to the configuration: then they say who gets what. `config check` only warns of the group,
@@ -67,7 +69,7 @@ pub(super) fn hide() -> Result<(), Failure> {
         .map_err(refused("the process stays dumpable"))
 }
 
-/// What holds: asked of the system rather than remembered, but for the lock.
+/// What holds, of every thread: asked of the system rather than remembered.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, told as one line")]
 struct Held {
@@ -81,19 +83,37 @@ struct Held {
 }
 
 impl Held {
-    fn now(memory_locked: bool) -> Self {
-        let may = capabilities(None).map(|held| held.effective | held.permitted);
+    fn now() -> Self {
+        let threads = statuses();
+        let all = |name, wanted: &str| {
+            !threads.is_empty() && threads.iter().all(|thread| field(thread, name) == Some(wanted))
+        };
+        let nothing = "0000000000000000";
         Self {
             core_dumps: getrlimit(Resource::Core).current != Some(0),
             dumpable: dumpable_behavior() != Ok(DumpableBehavior::NotDumpable),
-            new_privileges: !no_new_privs().unwrap_or(false),
-            memory_locked,
-            system_calls_filtered: secure_computing_mode()
-                .is_ok_and(|found| found == SecureComputingMode::Filter),
-            capabilities: may.map_or(true, |may| may != CapabilitySet::empty()),
+            new_privileges: !all("NoNewPrivs", "1"),
+            memory_locked: threads
+                .iter()
+                .any(|thread| field(thread, "VmLck").is_some_and(|locked| locked != "0 kB")),
+            system_calls_filtered: all("Seccomp", "2"),
+            capabilities: !(all("CapPrm", nothing) && all("CapEff", nothing)),
             root: geteuid().is_root(),
         }
     }
+}
+
+/// `status` of proc(5), of each thread. None where that can't be read: then nothing is told to hold.
+fn statuses() -> Vec<String> {
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    // A thread that ended meanwhile is not there any more.
+    threads.filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok()).collect()
+}
+
+/// The value of `name`.
+fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.map(str::trim)
 }
 
 /// `no core dumps, not dumpable, …`; what does not hold says so.
@@ -121,8 +141,8 @@ impl fmt::Display for Held {
 }
 
 /// One line that says what holds, and a loud one if we are root.
-pub(super) fn tell(memory_locked: bool) {
-    let held = Held::now(memory_locked);
+pub(super) fn tell() {
+    let held = Held::now();
     info!(process.root = held.root, "this process: {held}");
     if held.root {
         warn!(
@@ -155,6 +175,16 @@ mod tests {
         assert_eq!([0o660, 0o664, 0o646, 0o666, 0o620].map(served), [false; 5]);
         fs::remove_file(&file).unwrap();
         assert!(ours_to_serve(&file).is_err());
+    }
+
+    #[test]
+    fn a_field_of_a_status_is_found_by_its_whole_name() {
+        let status = "Name:\tNoNewPrivs\nSeccomp:\t2\nSeccomp_filters:\t1\nVmLck:\t       0 kB\nNoNewPrivs:\t1\n";
+        assert_eq!(field(status, "NoNewPrivs"), Some("1"));
+        assert_eq!(field(status, "Seccomp"), Some("2"));
+        assert_eq!(field(status, "VmLck"), Some("0 kB"));
+        assert_eq!(field(status, "CapEff"), None);
+        assert!(!statuses().is_empty(), "this process has threads");
     }
 
     #[test]

@@ -13,8 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 
 use super::{
-    Failure, config,
-    harden::{self, harden},
+    Failure, config, harden,
     notify::{self, State},
 };
 use crate::{
@@ -45,7 +44,6 @@ pub(super) struct Serve {
 }
 
 pub(super) async fn run(serve: Serve) -> Result<(), Failure> {
-    let memory_locked = harden()?;
     if serve.create_only {
         make_folders(&serve.config)?;
     }
@@ -67,7 +65,7 @@ pub(super) async fn run(serve: Serve) -> Result<(), Failure> {
         traces.flush().await;
         return Ok(());
     }
-    harden::tell(memory_locked);
+    harden::tell();
     // Before anything starts: a signal that comes now must drain too.
     let mut signals = Signals::listen()?;
     let existing = if serve.create { Existing::Created } else { Existing::Required };

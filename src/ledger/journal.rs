@@ -131,11 +131,11 @@ pub trait Journal: fmt::Debug + Send {
     /// The store can't be read.
     fn standing(&mut self) -> Result<Standing, JournalError>;
 
-    /// Opens a transaction and judges the claims of a batch: one verdict each, in order.
+    /// Opens a transaction and judges the claims of a batch at ledger time `now`: one verdict each, in order.
     ///
     /// # Errors
     /// The store failed.
-    fn claim(&mut self, claims: &[Claim<'_>]) -> Result<Vec<Verdict>, JournalError>;
+    fn claim(&mut self, claims: &[Claim<'_>], now: Instant) -> Result<Vec<Verdict>, JournalError>;
 
     /// Writes the batch and makes the transaction durable with one flush.
     ///

@@ -1,7 +1,7 @@
 //! The embedded store: SQLite in WAL mode, `synchronous=FULL`, one writing connection that also checkpoints.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -24,6 +24,7 @@ mod journal;
 mod leases;
 mod place;
 mod read;
+mod room;
 mod schema;
 mod wal;
 
@@ -45,19 +46,24 @@ impl Store {
         check_name(origin).map_err(|error| StoreError::Origin(error.to_string()))?;
         check_library()?;
         let lock = lock(path)?;
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        match made {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(StoreError::Exists(path.to_owned()));
-            }
-            Err(error) => return Err(failed(error)),
+        if fs::symlink_metadata(path).is_ok() {
+            return Err(StoreError::Exists(path.to_owned()));
         }
-        place::check(path)?;
-        let mut connection = writing(path)?;
+        // Under another name until it is whole: whoever dies in between leaves no store, and no half of one.
+        let new = beside(path, ".new");
+        forget(&new)?;
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(failed)?;
+        place::check(&new)?;
+        let mut connection = writing(&new)?;
         schema::create(&mut connection, origin)?;
+        schema::empty_wal(&connection)?;
+        connection.close().map_err(|(_, error)| failed(error))?;
+        File::open(&new).and_then(|file| file.sync_all()).map_err(failed)?;
+        // Ours is the lock, so nobody of ours made one meanwhile.
+        fs::rename(&new, path).map_err(failed)?;
+        forget(&new)?;
         sync_folder(path)?;
-        Self::assemble(path, connection, lock)
+        Self::assemble(path, writing(path)?, lock)
     }
 
     /// Opens an existing store for writing, after checking that it may be trusted.
@@ -72,9 +78,11 @@ impl Store {
         // Before SQLite sees it: recovery would silently drop what follows a damaged frame.
         wal::check(&wal_of(path))?;
         let mut connection = writing(path)?;
-        schema::upgrade(&mut connection)?;
+        let version = schema::version(&connection)?;
         let size = std::fs::metadata(path).map_err(failed)?.len();
-        schema::check_integrity(&connection, size <= CHECKED_WHOLE)?;
+        // Before anything is changed: what is damaged is left as it is, for whoever examines it.
+        schema::check_integrity(&connection, version, size <= CHECKED_WHOLE)?;
+        schema::upgrade(&mut connection)?;
         // A fresh log: frames of a torn commit would otherwise stand behind the next ones and look like damage.
         schema::empty_wal(&connection)?;
         Self::assemble(path, connection, lock)
@@ -102,6 +110,17 @@ impl Store {
         let reader = Arc::new(SqliteReader::open(path)?);
         Ok(Self { journal: Box::new(SqliteJournal::new(connection, wal_of(path), lock)), reader })
     }
+}
+
+/// What a creation that was killed left behind: the database called `new`, and what SQLite keeps beside one.
+fn forget(new: &Path) -> Result<(), StoreError> {
+    for left in [new.to_owned(), wal_of(new), beside(new, "-shm")] {
+        match fs::remove_file(left) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 fn exists(path: &Path) -> Result<(), StoreError> {

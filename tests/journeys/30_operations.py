@@ -1,6 +1,7 @@
 """Day two: readiness, metrics, a broken reload, a good one, files that nobody else reads, an end without a loss."""
 
 import os
+import pathlib
 import re
 import signal
 import stat
@@ -41,6 +42,9 @@ try:
 
     limits = open(f"/proc/{broker.process.pid}/limits").read()
     tally.check("k12 the process can't dump core", re.search(r"Max core file size +0 +0", limits), limits)
+    tasks = list(pathlib.Path(f"/proc/{broker.process.pid}/task").iterdir())
+    bare = [task.name for task in tasks if "NoNewPrivs:\t1" not in (task / "status").read_text()]
+    tally.check("k12 no thread of it can gain privileges", len(tasks) > 2 and not bare, (len(tasks), bare))
     private = ["state/cambio.db", "state/admin.sock"]
     modes = {name: stat.S_IMODE(os.stat(broker.folder / name).st_mode) for name in private}
     tally.check("store and socket are private", all(mode & 0o077 == 0 for mode in modes.values()), modes)

@@ -177,7 +177,7 @@ impl Scribe {
         if nothing {
             return Ok(());
         }
-        self.claim(judged)?;
+        self.claim(judged, time)?;
         let mut frontier = self.frontier.clone();
         let mut counter = self.counter;
         for it in judged.iter_mut().filter(|it| !matches!(it.fate, Fate::Out(_))) {
@@ -202,9 +202,9 @@ impl Scribe {
     }
 
     /// What only the store can tell: spends, the epoch of the key ring, room for leases.
-    fn claim(&mut self, judged: &mut [Judged]) -> Result<(), String> {
+    fn claim(&mut self, judged: &mut [Judged], now: Instant) -> Result<(), String> {
         let claims: Vec<_> = judged.iter().map(Judged::claim).collect();
-        let verdicts = self.journal.claim(&claims).map_err(|error| error.to_string())?;
+        let verdicts = self.journal.claim(&claims, now).map_err(|error| error.to_string())?;
         if verdicts.len() != judged.len() {
             return Err(format!("found {} verdicts, expected {}", verdicts.len(), judged.len()));
         }

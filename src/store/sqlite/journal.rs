@@ -8,11 +8,11 @@ use crate::{
     clock::Instant,
     id::{ExchangeId, LeaseId},
     ledger::{
-        Change, Hash, IntentState, LeaseIntent, LeaseState, Spend,
+        Change, Hash, IntentState, LeaseState, Spend,
         journal::{Batch, Claim, Journal, JournalError, Row, Standing, Verdict},
         tree::sha256,
     },
-    store::sqlite::{intents, leases, read},
+    store::sqlite::{intents, leases, read, room::Room},
 };
 
 /// From this size on the WAL is moved into the database, after the answers are out.
@@ -76,8 +76,8 @@ impl Journal for SqliteJournal {
         })
     }
 
-    fn claim(&mut self, claims: &[Claim<'_>]) -> Result<Vec<Verdict>, JournalError> {
-        let outcome = claim(&self.connection, claims);
+    fn claim(&mut self, claims: &[Claim<'_>], now: Instant) -> Result<Vec<Verdict>, JournalError> {
+        let outcome = claim(&self.connection, claims, now);
         self.done(outcome)
     }
 
@@ -103,10 +103,19 @@ impl Journal for SqliteJournal {
     }
 }
 
-fn claim(connection: &Connection, claims: &[Claim<'_>]) -> Result<Vec<Verdict>, JournalError> {
+fn claim(
+    connection: &Connection,
+    claims: &[Claim<'_>],
+    now: Instant,
+) -> Result<Vec<Verdict>, JournalError> {
     // IMMEDIATE: the write lock now, so that nothing which we judge by can change before the commit.
     connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-    let mut earlier = Earlier::default();
+    let mut earlier = Earlier {
+        epoch: None,
+        leases: HashMap::new(),
+        intents: HashMap::new(),
+        room: Room::of(connection, now),
+    };
     claims.iter().map(|claim| judge(connection, claim, &mut earlier)).collect()
 }
 
@@ -145,12 +154,11 @@ fn checkpoint(connection: &Connection) -> Result<(), JournalError> {
 }
 
 /// What the claims of a batch that were judged before this one will have changed.
-#[derive(Default)]
 struct Earlier<'a> {
     epoch: Option<u64>,
     leases: HashMap<LeaseId, LeaseState>,
-    opened: Vec<&'a LeaseIntent>,
     intents: HashMap<ExchangeId, IntentState>,
+    room: Room<'a>,
 }
 
 /// One verdict. Nothing is used up by a claim that does not hold as a whole.
@@ -168,8 +176,8 @@ fn judge<'a>(
             return Ok(Verdict::Stale { found });
         }
     }
-    if let Some(until) =
-        claim.opens.map_or(Ok(None), |lease| leases::no_room(connection, lease, &earlier.opened))?
+    if let Some(lease) = claim.opens
+        && let Some(until) = earlier.room.lacks(lease)?
     {
         return Ok(Verdict::NoRoom(until));
     }
@@ -178,7 +186,9 @@ fn judge<'a>(
     {
         return Ok(Verdict::AlreadySpent);
     }
-    earlier.opened.extend(claim.opens);
+    if let Some(lease) = claim.opens {
+        earlier.room.take(lease);
+    }
     if let Some((_, next)) = claim.epoch {
         // Whoever comes later in this batch from the same epoch is too late.
         earlier.epoch = Some(next);

@@ -35,7 +35,7 @@ CREATE TABLE lease (
     mint_deadline INTEGER NOT NULL, worst_end INTEGER NOT NULL, token BLOB NOT NULL,
     state TEXT NOT NULL, due INTEGER, holder BLOB
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX lease_held ON lease (target, holder, worst_end) WHERE due IS NOT NULL;
+CREATE INDEX lease_held ON lease (target, holder, worst_end, due) WHERE due IS NOT NULL;
 CREATE INDEX lease_due ON lease (target, due, state) WHERE due IS NOT NULL;
 CREATE UNIQUE INDEX lease_token ON lease (token);
 CREATE TABLE block (id BLOB PRIMARY KEY, idx INTEGER NOT NULL, block TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -59,13 +59,15 @@ CREATE TABLE intent (
 const UPGRADES: [&str; 2] = [
     "
 ALTER TABLE lease ADD COLUMN holder BLOB;
-CREATE INDEX lease_held ON lease (target, holder, worst_end) WHERE due IS NOT NULL;
+CREATE INDEX lease_held ON lease (target, holder, worst_end, due) WHERE due IS NOT NULL;
 ",
     INTENT,
 ];
 
-/// Small tables on whose pages everything depends, in a store that is too large to check whole at each start.
-const ALWAYS_CHECKED: [&str; 6] = ["meta", "key_ring", "block", "fork", "tile_root", "intent"];
+/// Small tables on whose pages everything depends, in a store that is too large to check whole at each start; each
+/// with the version that brought it.
+const ALWAYS_CHECKED: [(&str, i64); 6] =
+    [("meta", 1), ("key_ring", 1), ("block", 1), ("fork", 1), ("tile_root", 1), ("intent", 3)];
 
 pub(super) fn create(connection: &mut Connection, origin: &str) -> Result<(), StoreError> {
     let transaction = connection.transaction().map_err(failed)?;
@@ -156,11 +158,16 @@ pub(super) fn version(connection: &Connection) -> Result<i64, StoreError> {
 }
 
 /// `PRAGMA quick_check`, whole or of the small tables. What it can't see, a changed byte inside a leaf, the hashes do.
-pub(super) fn check_integrity(connection: &Connection, whole: bool) -> Result<(), StoreError> {
+pub(super) fn check_integrity(
+    connection: &Connection,
+    version: i64,
+    whole: bool,
+) -> Result<(), StoreError> {
     if whole {
         return quick_check(connection, None);
     }
-    ALWAYS_CHECKED.iter().try_for_each(|table| quick_check(connection, Some(table)))
+    let there = ALWAYS_CHECKED.iter().filter(|(_, since)| *since <= version);
+    there.map(|(table, _)| table).try_for_each(|table| quick_check(connection, Some(table)))
 }
 
 fn quick_check(connection: &Connection, table: Option<&str>) -> Result<(), StoreError> {

@@ -216,6 +216,29 @@ async fn as_many_leases_open_as_there_is_room_for(ledger: Arc<dyn Commit>, log: 
     durable(ledger.commit(again).await);
 }
 
+/// Threat B04: what can't be ended is alarmed and tried for ever, and locks nobody out for ever.
+#[tokio::test]
+async fn b04_a_lease_that_could_not_be_ended_by_its_last_instant_takes_up_no_room() {
+    let log = Log::create();
+    for number in 1..=3 {
+        durable(log.writer.commit(opening(number, "postgres/orders", 1)).await);
+    }
+    let leases = log.reader.leases(Leases::All, 9).unwrap();
+    for lease in &leases {
+        for step in [LeaseState::Revoking, LeaseState::Irrevocable] {
+            let event = Event::Lease { id: lease.id, step, by: None };
+            durable(log.writer.commit(Proposal::of(event)).await);
+        }
+    }
+    let full = log.writer.commit(opening(4, "postgres/orders", 1)).await;
+    assert!(matches!(full, Ok(Committed::NoRoom(..))), "before its end it may be used: {full:?}");
+    log.clock.pass(Duration::from_secs(1_001));
+    let later = |number| Proposal { spend: None, ..opening(number, "postgres/orders", 1) };
+    durable(log.writer.commit(later(5)).await);
+    let full = log.writer.commit(later(6)).await;
+    assert!(matches!(full, Ok(Committed::NoRoom(..))), "one had ended: {full:?}");
+}
+
 #[tokio::test]
 async fn a_lease_without_room_leaves_a_refusal_and_spends_nothing() {
     let log = Log::create();

@@ -142,4 +142,26 @@ async fn k07_a_store_that_is_lost_is_not_taken_for_a_new_one() {
     let refused = app::create(&site.config()).await.unwrap_err().to_string();
     assert!(refused.contains("the store is lost, not new"), "{refused}");
     assert_eq!(bytes_below(&site.path("data")).len(), 0, "nothing was made");
+    // A volume that is not mounted: the link is there, and leads nowhere.
+    std::fs::remove_file(site.path("anchor.note")).unwrap();
+    std::os::unix::fs::symlink("gone/anchor.note", site.path("anchor.note")).unwrap();
+    let refused = app::create(&site.config()).await.unwrap_err().to_string();
+    assert!(refused.contains("the store is lost, not new"), "{refused}");
+    assert_eq!(bytes_below(&site.path("data")).len(), 0, "nothing was made");
+}
+
+/// Died at any step of the making of a store: what is left is no store, and the next start makes one.
+#[tokio::test]
+async fn k09_a_store_that_was_half_made_is_made_anew() {
+    let site = Site::new();
+    for (name, text) in [("cambio.db.new", "half"), ("cambio.db.new-wal", "a log of it")] {
+        let store = site.store();
+        std::fs::create_dir_all(store.parent().unwrap()).unwrap();
+        std::fs::write(store.with_file_name(name), text).unwrap();
+    }
+    assert!(app::create(&site.config()).await.unwrap());
+    let left = bytes_below(&site.path("data"));
+    assert!(left.iter().all(|(path, _)| !path.to_string_lossy().contains(".new")), "{left:?}");
+    let serving = serve_existing(site, Existing::Required).await;
+    assert_eq!(serving.exchange(&serving.job().sign()).await.status, 200);
 }

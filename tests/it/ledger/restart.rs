@@ -141,6 +141,26 @@ async fn a06_a_damaged_page_refuses_the_start() {
     assert!(matches!(found, StoreError::Damaged(_)), "{found}");
 }
 
+/// What is damaged is left as it was, for whoever examines it, with the version that wrote it.
+#[tokio::test]
+async fn v08_a_damaged_store_of_an_older_version_is_not_brought_up() {
+    let disk = of_ten().await;
+    tamper(
+        &disk.path,
+        "DROP TABLE intent; DROP INDEX lease_held; ALTER TABLE lease DROP COLUMN holder; \
+         PRAGMA user_version = 1; PRAGMA wal_checkpoint(TRUNCATE)",
+    );
+    let mut bytes = fs::read(&disk.path).unwrap();
+    bytes[8_192] = 0xff;
+    fs::write(&disk.path, &bytes).unwrap();
+    let found = refused(&disk.path);
+    assert!(matches!(found, StoreError::Damaged(_)), "{found}");
+    let connection = rusqlite::Connection::open(&disk.path).unwrap();
+    let version: i64 =
+        connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, 1);
+}
+
 #[tokio::test]
 async fn a07_a_second_process_is_kept_out_and_readers_are_not() {
     let log = Log::create();

@@ -46,9 +46,13 @@ impl Journal for Failing {
         self.inner.standing()
     }
 
-    fn claim(&mut self, claims: &[Claim<'_>]) -> Result<Vec<Verdict>, JournalError> {
+    fn claim(
+        &mut self,
+        claims: &[Claim<'_>],
+        now: cambio::clock::Instant,
+    ) -> Result<Vec<Verdict>, JournalError> {
         self.count();
-        self.inner.claim(claims)
+        self.inner.claim(claims, now)
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), JournalError> {
@@ -234,9 +238,13 @@ async fn a_full_queue_refuses_and_does_not_block() {
         fn standing(&mut self) -> Result<Standing, JournalError> {
             self.0.standing()
         }
-        fn claim(&mut self, claims: &[Claim<'_>]) -> Result<Vec<Verdict>, JournalError> {
+        fn claim(
+            &mut self,
+            claims: &[Claim<'_>],
+            now: cambio::clock::Instant,
+        ) -> Result<Vec<Verdict>, JournalError> {
             let _ = self.1.recv();
-            self.0.claim(claims)
+            self.0.claim(claims, now)
         }
         fn commit(&mut self, batch: &Batch) -> Result<(), JournalError> {
             self.0.commit(batch)
