@@ -136,59 +136,89 @@ try:
     blocks = re.findall(r"```yaml\n(.*?)```", (GITLAB / "README.md").read_text().replace("https://cambio.example.com", broker.url), re.S)
     included, own = (yaml.safe_load(text) for text in blocks)
 
-    def interpolated(node, inputs):
-        """As GitLab does: in the parsed file, key by key and value by value."""
-        if isinstance(node, dict):
-            return {interpolated(key, inputs): interpolated(value, inputs) for key, value in node.items()}
-        if isinstance(node, list):
-            return [interpolated(one, inputs) for one in node]
-        if isinstance(node, str):
-            return re.sub(r"\$\[\[\s*inputs\.(\w+)\s*\]\]", lambda found: str(inputs[found[1]]), node)
-        return node
+    def matches(pattern, text):
+        """As RE2 has it, where `$` is the end of the text and never a line feed before it."""
+        return re.search(re.sub(r"\$$", r"\\Z", pattern), text) is not None
 
-    def component(**changed):
+    def inputs_of(changed):
         (entry,) = included["include"]
         given = entry["inputs"] | changed
         assert set(given) <= set(declared), set(given) - set(declared)
         inputs = {name: given.get(name, one.get("default")) for name, one in declared.items()}
         missing = [name for name, value in inputs.items() if value is None]
         assert not missing, missing
-        wrong = [name for name, one in declared.items() if "regex" in one and not re.search(one["regex"], inputs[name])]
-        return wrong, interpolated(yaml.safe_load(body), inputs)
+        return inputs
 
-    def gitlab(job, **claims):
-        """Runs a job's scripts with GitLab's variables."""
+    def wrong_in(**changed):
+        """The inputs that GitLab refuses before there is a pipeline."""
+        return [name for name, value in inputs_of(changed).items() if not matches(declared[name]["regex"], value)]
+
+    def component(**changed):
+        """The jobs of the component. Like GitLab, it replaces the inputs in the text of the file, before that is YAML."""
+        inputs = inputs_of(changed)
+        assert not wrong_in(**changed), wrong_in(**changed)
+        return yaml.safe_load(re.sub(r"\$\[\[\s*inputs\.(\w+)\s*\]\]", lambda found: inputs[found[1]], body))
+
+    def gitlab(job, over=None, **claims):
+        """Runs a job's scripts with GitLab's variables; `over`: those that outrank the job's own."""
         tokens = {name: broker.sign("gitlab", one["aud"], **claims) for name, one in job["id_tokens"].items()}
-        variables = {name: one["value"] if isinstance(one, dict) else one for name, one in job["variables"].items()}
-        return run([*job.get("before_script", []), *job["script"], *job.get("after_script", [])], ("sh", "-e"), GITLAB_CI="true", **variables, **tokens)
+        variables = {name: one["value"] if isinstance(one, dict) else one for name, one in job.get("variables", {}).items()}
+        return run([*job.get("before_script", []), *job["script"], *job.get("after_script", [])], ("sh", "-e"),
+                   **({"GITLAB_CI": "true"} | variables | tokens | (over or {})))
 
-    wrong, jobs = component()
-    tally.check("GitLab: the README's inputs are those of the component", not wrong and set(jobs) == {"deploy"} and jobs["deploy"]["image"], jobs)
+    jobs = component()
+    tally.check("GitLab: the README's inputs are those of the component", not wrong_in() and set(jobs) == {"deploy"} and jobs["deploy"]["image"], jobs)
     judge("GitLab's component", gitlab(jobs["deploy"]), "gitlab:project_id:20")
-    judge("GitLab's component with a lifetime", gitlab(component(lifetime="2m")[1]["deploy"]), "gitlab:project_id:20")
-    _, telling = component(command="./deploy.sh; echo ${CAMBIO_ID_TOKEN-hidden} > seen")
+    judge("GitLab's component with a lifetime", gitlab(component(lifetime="2m")["deploy"]), "gitlab:project_id:20")
+    judge("GitLab's component without a scope", gitlab(component(scope="")["deploy"]), "gitlab:project_id:20")
+    telling = component(command='./deploy.sh; echo "${CAMBIO_ID_TOKEN-hidden}" > seen')
     judge("GitLab's component, hiding", gitlab(telling["deploy"]), "gitlab:project_id:20")
     tally.check("the command does not see the job's own token", (work / "seen").read_text() == "hidden\n")
+
+    # Variables of a pipeline, a trigger, a schedule or a dotenv report outrank the job's own.
+    stranger = Server(lambda handler, body: (200, {"value": broker.sign("gitlab")}, {}))
+    overriding = {name: "echo PWN $CAMBIO_TOKEN > broken" if "COMMAND" in name else stranger.url for name in {
+        "CAMBIO_URL", "CAMBIO_BROKER", *re.findall(r"CAMBIO_JOB_\w+", (GITLAB / "templates" / "cambio.yml").read_text()),
+        "CAMBIO_JOB_TARGET", "CAMBIO_JOB_SCOPE", "CAMBIO_JOB_LIFETIME", "CAMBIO_JOB_COMMAND", "CAMBIO_CA_FILE", "CAMBIO_PROXY",
+    }} | {"GITHUB_ACTIONS": "true", "ACTIONS_ID_TOKEN_REQUEST_URL": f"{stranger.url}/?a=b", "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "x",
+          "https_proxy": stranger.url, "HTTPS_PROXY": stranger.url, "http_proxy": stranger.url, "ALL_PROXY": stranger.url}
+    for what, job in (("GitLab's component", jobs["deploy"]), ("a job without the component", own["deploy"])):
+        judge(f"{what}, where overriding variables change nothing", gitlab(job, overriding), "gitlab:project_id:20")
+        tally.check(f"{what}: and a stranger's broker is told nothing", not stranger.asked and not (work / "broken").exists(), stranger.asked)
+        tally.check(f"{what}: no input and no secret is a variable of the job", "variables" not in job, job)
+        tally.check(f"{what}: no report of an earlier job reaches it", job["dependencies"] == [], job)
+    stranger.end()
+    tally.check("the README names the setting that keeps such variables away",
+                "ci_pipeline_variables_minimum_override_role=no_one_allowed" in (GITLAB / "README.md").read_text())
     for target, server in databases.items():
-        command = f"{server['client']} -XAtqc 'SELECT session_user' > user"
-        job = component(audience=target, scope="reader", command=command)[1]["deploy"]
-        job["variables"]["PGSSLROOTCERT"] = server["ca_file"]
-        code, said, _, _ = gitlab(job)
+        command = f'{server["client"]} -XAtqc "SELECT session_user" > user'
+        job = component(audience=target, scope="reader", command=command)["deploy"]
+        code, said, _, _ = gitlab(job, {"PGSSLROOTCERT": server["ca_file"]})
         user = (work / "user").read_text().strip()
         tally.check(f"GitLab's component: psql logs in to {target} as a user of this job", code == 0 and user.startswith("cambio_"), said)
         tally.check("which is gone when the job is done", user not in db.logins(server), said)
     if not databases:
         print("skipped: GitLab's component at PostgreSQL: CAMBIO_SERVICES is not set")
     judge("a job without the component", gitlab(own["deploy"]), "gitlab:project_id:20")
-    hostile = '"; touch broken; echo "$(touch broken)`touch broken`'
-    code, said, about, _ = gitlab(component(audience=hostile, scope=hostile)[1]["deploy"])
-    tally.check("an input is no command", code != 0 and not (work / "broken").exists(), said)
-    wrong, _ = component(broker="http://cambio.example.com")
-    tally.check("a broker without TLS is refused before there is a pipeline", wrong == ["broker"], wrong)
+    # Each of these would end a quoted text, add a line or an option, or be expanded by GitLab.
+    for name in declared:
+        good = inputs_of({})[name] or ("reader" if name == "scope" else "2m")
+        bad = [f"{good}'; touch broken; echo '", f"{good}\ntouch broken", f"{good}\n", "\n"]
+        if name != "command":
+            bad += [f"{good}$CI_EVIL", f'{good}"', f"{good}`id`", "--proxy=http://x", f"{good}\\", f"{good}#{{x}}", f"{good}!"]
+        let_through = [one for one in bad if name not in wrong_in(**{name: one})]
+        tally.check(f"GitLab: input `{name}` takes nothing that leaves its place", not let_through, let_through)
+    for wrong in ("http://cambio.example.com", "https://cambio.example.com@evil.example", "https://cambio.example.com?x", "http://localhost.evil.example"):
+        tally.check(f"broker `{wrong}` is refused before there is a pipeline", wrong_in(broker=wrong) == ["broker"], wrong)
+    tally.check("and a command, which may hold all else, is what the file says", wrong_in(command='a "b" $c `d` \\ # : {e} [f] & | > %') == [])
+    odd = component(command='printf "%s" "x: {y} # z" > broken; ./deploy.sh')
+    judge("a command with all that YAML reads", gitlab(odd["deploy"]), "gitlab:project_id:20")
+    tally.check("and it is not changed", (work / "broken").read_text() == "x: {y} # z")
+    (work / "broken").unlink()
     refused("GitLab on a branch that is not protected", gitlab(jobs["deploy"], ref_protected="false"), "cambio policy explain ex_")
-    code, said, _, _ = gitlab(component(command="exit 7")[1]["deploy"])
+    code, said, _, _ = gitlab(component(command="exit 7")["deploy"])
     tally.check("a command that fails fails the job, with its own code", code == 7, (code, said))
-    code, said, _, _ = gitlab(component(command="false; true")[1]["deploy"])
+    code, said, _, _ = gitlab(component(command="false; true")["deploy"])
     tally.check("and so does the first of its lines that fails", code == 1, (code, said))
 
     tally.check("every file is in the table of the README, and each was run", sorted(
