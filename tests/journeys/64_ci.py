@@ -28,7 +28,7 @@ for made in (work, tools):
 os.symlink(pathlib.Path(CAMBIO).resolve(), tools / "cambio")
 agents = Agents(broker, tools)
 # What a team would deploy with: it writes down what it was given.
-(work / "deploy.sh").write_text('#!/bin/sh\nprintf %s "$CAMBIO_TOKEN" > got\n')
+(work / "deploy.sh").write_text('#!/bin/sh\nprintf %s "$CAMBIO_TOKEN" > got\nenv > environment\n')
 (work / "deploy.sh").chmod(0o755)
 
 
@@ -39,7 +39,8 @@ def read(path):
 
 def run(commands, shell=("sh", "-eu"), **variables):
     """The commands of a job, in one shell. Returns (exit code, what it said, whom the credential is about)."""
-    (work / "got").unlink(missing_ok=True)
+    for left in ("got", "environment"):
+        (work / left).unlink(missing_ok=True)
     env = {"PATH": f"{tools}:{os.environ['PATH']}", "HOME": str(work), "CI": "true"} | {name: str(value) for name, value in variables.items()}
     done = subprocess.run([*shell, "-c", "\n".join(commands)], cwd=work, env=env, capture_output=True, text=True, timeout=120)
     got = work / "got"
@@ -54,6 +55,13 @@ def judge(what, outcome, subject):
     tally.check(f"{what}: and the log does not", not shown, said)
 
 
+def hidden(what, *secrets):
+    """What hands out tokens of the job did not reach the command that ran last."""
+    environment = (work / "environment").read_text() if (work / "environment").exists() else None
+    seen = [secret for secret in secrets if environment is None or secret in environment]
+    tally.check(f"{what}: what hands out tokens is kept from the command", secrets and not seen, seen)
+
+
 def refused(what, outcome, words):
     code, said, about, _ = outcome
     tally.check(f"{what}: refused, in words", code != 0 and about is None and words in said, said)
@@ -62,8 +70,9 @@ def refused(what, outcome, words):
 try:
     # Buildkite: `command` of each step, by `bash -e -c`.
     (step,) = yaml.safe_load(read(CI / "buildkite.pipeline.yml"))["steps"]
-    buildkite = {"BUILDKITE": "true", "BUILDKITE_BRANCH": "main", **step["env"]}
+    buildkite = {"BUILDKITE": "true", "BUILDKITE_AGENT_ACCESS_TOKEN": "the-agents-own", "BUILDKITE_BRANCH": "main", **step["env"]}
     judge("Buildkite", run([step["command"]], ("bash", "-e"), **buildkite), "buildkite:pipeline_id:0184990a-0000-4000-8000-00000000000b")
+    hidden("Buildkite", "the-agents-own")
     tally.check("Buildkite: the agent was asked for our audience, and for ids", "--claim" in agents.calls[-1] and broker.url in agents.calls[-1], agents.calls)
 
     # CircleCI: `run` of each step.
@@ -74,12 +83,14 @@ try:
     steps = [one["run"] for one in job["steps"] if isinstance(one, dict)]
     circleci = {"CIRCLECI": "true", "CIRCLE_OIDC_TOKEN": "never taken", **job["environment"]}
     judge("CircleCI", run(steps, ("bash", "-eo", "pipefail"), **circleci), "circleci:project_id:50d8c0a2-0000-4000-8000-000000000002")
+    hidden("CircleCI", "never taken")
 
     # Bitbucket: the token's audience is the one that the step names; one alone comes as a list, too.
     (step,) = yaml.safe_load(read(CI / "bitbucket-pipelines.yml"))["pipelines"]["branches"]["main"]
     step = step["step"]
     bitbucket = {"BITBUCKET_BUILD_NUMBER": 1, "BITBUCKET_STEP_OIDC_TOKEN": broker.sign("bitbucket", step["oidc"]["audiences"])}
     judge("Bitbucket", run(step["script"], **bitbucket), "bitbucket:repositoryUuid:{aaaa1111-0000-4000-8000-000000000001}")
+    hidden("Bitbucket", bitbucket["BITBUCKET_STEP_OIDC_TOKEN"])
 
     # Azure DevOps: `bash` of each step, `$(…)` replaced before, and an endpoint that wants the pipeline's token.
     def azure(handler, _):
@@ -93,6 +104,7 @@ try:
     uri = {"TF_BUILD": "True", "SYSTEM_OIDCREQUESTURI": f"{endpoint.url}/acme/_apis/distributedtask/hubs/build/plans/p/jobs/j/oidctoken"}
     judge("Azure DevOps", run([step["bash"]], ("bash", "-e"), **uri, **env),
           "azure-devops:org_id:0c0d1e2f-3a4b-4c5d-8e6f-708192a3b4c5:prj_id:aaaa1111-2222-4333-8444-555566667777:def_id:42")
+    hidden("Azure DevOps", "pipeline-access", endpoint.url)
     env.pop("SYSTEM_ACCESSTOKEN")
     refused("Azure DevOps without the mapping", run([step["bash"]], ("bash", "-e"), **uri, **env), "SYSTEM_ACCESSTOKEN: $(System.AccessToken)")
     endpoint.end()
@@ -103,6 +115,7 @@ try:
     forgejo = {"FORGEJO_ACTIONS": "true", "GITHUB_ACTIONS": "true", **job["env"]}
     commands = [one["run"] for one in job["steps"]]
     judge("Forgejo", run(commands, ("bash", "-e"), **forgejo, **(platform.variables() if job["enable-openid-connect"] is True else {})), "forgejo:repository:acme/site")
+    hidden("Forgejo", platform.bearer, platform.url)
     refused("Forgejo without the key", run(commands, ("bash", "-e"), **forgejo), "enable-openid-connect: true")
     platform.end()
 
@@ -111,12 +124,31 @@ try:
     task = block["task"]
     semaphore = {one["name"]: one["value"] for one in task["env_vars"]} | {"SEMAPHORE": "true", "SEMAPHORE_OIDC_TOKEN": broker.sign("semaphore")}
     judge("Semaphore", run(task["jobs"][0]["commands"], ("bash", "-e"), **semaphore), "semaphore:prj_id:93d1ba38-0000-4000-8000-000000000001")
+    hidden("Semaphore", semaphore["SEMAPHORE_OIDC_TOKEN"])
 
     # Spacelift: hooks before the phase, then the phase, joined.
     stack = yaml.safe_load(read(CI / "spacelift.config.yml"))["stack_defaults"]
     spacelift = {"SPACELIFT_OIDC_TOKEN": broker.sign("spacelift"), **stack["environment"]}
     terraform = 'CAMBIO_TOKEN="$KUBE_TOKEN" ./deploy.sh'
     judge("Spacelift", run([" && ".join([*stack["before_apply"], terraform])], **spacelift), "spacelift:callerType:stack:callerId:site")
+    stranger = spacelift | {"SPACELIFT_OIDC_TOKEN": broker.sign("spacelift", spaceId="another", callerId="another")}
+    # The rest of the job is not run where there is no credential, however the lines are joined and whatever the shell goes on after.
+    rds = re.search(r"```sh\n(out=.*?)```", (ROOT / "docs" / "targets" / "rds.md").read_text(), re.S)
+    shells = re.search(r"```sh\n(out=.*?)```", (ROOT / "docs" / "client.md").read_text(), re.S)
+    for what, commands in {
+        "Spacelift": [" && ".join([*stack["before_apply"], "env > environment"])],
+        "Spacelift, line by line": [*stack["before_apply"], "env > environment"],
+        "docs/targets/rds.md": ["psql() { env > environment; }", *rds[1].replace("https://broker.example", broker.url).splitlines()],
+        "docs/client.md": [*shells[1].splitlines(), "env > environment"],
+    }.items():
+        for shell in (("bash", "-e"), ("sh",)):
+            code, said, _, _ = run(commands, shell, **stranger)
+            tally.check(f"{what} in `{' '.join(shell)}`: a refusal ends the job", code != 0 and "refused" in said
+                        and not (work / "environment").exists(), (code, said))
+    open_ended = [f"{path.relative_to(ROOT)}: {line}" for folder in (ROOT / "docs", ROOT / "deploy") for path in folder.rglob("*") if path.is_file()
+                  and path.suffix in (".md", ".yml", ".yaml", ".tf", ".sh") for line in path.read_text().splitlines()
+                  if re.match(r"""[\s$-]*(\w+: )?["']?(eval ["']?(\$\(|`)|\w+=["']?\$\(cambio [^)]*\)["']? \w)""", line)]
+    tally.check("no snippet goes on where a command inside `$(…)` fails", not open_ended, open_ended)
 
     # HCP Terraform: the provider runs the command of its `exec` block, without a shell, and reads an ExecCredential.
     # The parser keeps the quotes of HCL's strings.
@@ -222,6 +254,9 @@ try:
     code, said, _, _ = gitlab(component(command="false; true")["deploy"])
     tally.check("and so does the first of its lines that fails", code == 1, (code, said))
 
+    careless = [path.name for folder in (CI, GITLAB) for path in folder.rglob("*.yml")
+                for line in re.findall(r"cambio exec [^\n]*", path.read_text()) if "--hide-platform" not in line]
+    tally.check("every `cambio exec` hides the platform", not careless, careless)
     tally.check("every file is in the table of the README, and each was run", sorted(
         path.name for path in CI.iterdir() if path.name != "README.md") == sorted(re.findall(r"\]\(([\w.-]+\.(?:yml|tf))\)", (CI / "README.md").read_text())))
 finally:
