@@ -1,10 +1,11 @@
 // The step: finds the job's token, exchanges it, hides what came of it, and hands it to the later steps.
 
-import { existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { randomBytes } from 'node:crypto'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { base, exchange, revoke } from './lib/broker.js'
+import { base, exchange, judge, revoke } from './lib/broker.js'
 import { expiry, secrets, variables } from './lib/credential.js'
+import { make } from './lib/folder.js'
 import { Waiting } from './lib/http.js'
 import { idToken, words } from './lib/platform.js'
 import { Failure, clean, error, exportVariables, input, keep, mask, needed, say, setOutputs } from './lib/runner.js'
@@ -57,18 +58,16 @@ const settings = () => {
 }
 
 /** A file in a folder of its own, both for this user alone. The post step takes them away. */
-const write = (text) => {
-  const folder = mkdtempSync(join(process.env.RUNNER_TEMP ?? tmpdir(), 'cambio-'))
-  keep([['folder', folder]])
-  const path = join(folder, 'credential')
+const write = (text, nonce) => {
+  const path = join(make(nonce), 'credential')
   writeFileSync(path, text, { mode: 0o600, flag: 'wx' })
   return path
 }
 
-const handOut = (asked, answer, expiresAt) => {
+const handOut = (asked, answer, expiresAt, nonce) => {
   if (asked.export === 'none') return
   if (asked.export === 'file') {
-    const path = write(answer.access_token)
+    const path = write(answer.access_token, nonce)
     exportVariables([['CAMBIO_CREDENTIAL_FILE', path]])
     setOutputs([['file', path]])
     return
@@ -95,11 +94,17 @@ const heed = (waiting) => {
   }
 }
 
+/** What the post step reads. */
+const KEPT = ['broker', 'exchange_id', 'lease_id', 'expires_at', 'lease_token', 'kept', 'authority']
+
 const run = async () => {
+  // All of them, first of all: the post step sees what is said here, and else what an earlier step said in its stead (`STATE_…`).
+  const nonce = randomBytes(16).toString('hex')
+  keep([['nonce', nonce], ...KEPT.map((name) => [name, ''])])
   const asked = settings()
   const waiting = new Waiting(asked.patience)
   heed(waiting)
-  const token = await idToken(asked.tokenAudience, waiting)
+  const token = await idToken(asked.tokenAudience, asked.authority, waiting)
   const form = { subject_token: token, audience: asked.audience }
   if (asked.scope) form.scope = asked.scope
   if (asked.lifetime) form.requested_lifetime = asked.lifetime
@@ -112,22 +117,26 @@ const run = async () => {
     if (failure.refused) say(words(token))
     throw failure
   }
-  // Nothing is done with the answer before the runner knows what to hide.
-  secrets(answer).forEach(mask)
   const text = (value) => (typeof value === 'string' ? value : '')
   const told = (value) => clean(text(value), 200)
   const lease = { id: told(answer.lease?.id), token: text(answer.lease?.token) }
   const id = told(answer.exchange_id)
-  const expiresAt = expiry(answer, askedAt)
+  let expiresAt = ''
   try {
-    // Before anything that can fail: from here on the post step ends it, whatever happens to the job.
+    // Hidden, then kept, before anything that can fail: from here on the post step ends it, whatever happens to the job.
+    ;[lease.token, text(answer.access_token)].forEach(mask)
     keep([
-      ['broker', asked.broker], ['exchange_id', id], ['lease_id', lease.id], ['expires_at', expiresAt],
+      ['broker', asked.broker], ['exchange_id', id], ['lease_id', lease.id],
       ['lease_token', asked.revokes ? lease.token : ''], ['kept', String(!asked.revokes)],
       ['authority', Buffer.from(asked.authority).toString('base64')],
     ])
+    // Nothing else is done with the answer before the runner knows all that is to be hidden.
+    secrets(answer).forEach(mask)
+    expiresAt = expiry(answer, askedAt)
+    keep([['expires_at', expiresAt]])
+    judge(asked.broker, answer)
     if (cancelled.by) throw new Failure(`cancelled by ${cancelled.by} while the broker was answering`)
-    handOut(asked, answer, expiresAt)
+    handOut(asked, answer, expiresAt, nonce)
     setOutputs([['exchange-id', id], ['lease-id', lease.id], ['expires-at', expiresAt], ['scope', told(answer.scope)]])
   } catch (failure) {
     // Nobody can use it any more, so it ends now, even where it was to outlive the job; else the post step tries again.
@@ -137,7 +146,7 @@ const run = async () => {
     const reason = failure instanceof Failure ? failure.message : `unforeseen: ${clean(failure?.code ?? failure?.name)}`
     throw new Failure(`${reason}${id ? ` (exchange \`${id}\`)` : ''}`, failure.hint)
   }
-  const parts = [`until ${expiresAt}`, `exchange \`${id}\``, lease.id && `lease \`${lease.id}\``].filter(Boolean)
+  const parts = [expiresAt && `until ${expiresAt}`, `exchange \`${id}\``, lease.id && `lease \`${lease.id}\``].filter(Boolean)
   say(`issued \`${clean(asked.audience, 100)}\`${answer.scope ? ` for \`${told(answer.scope)}\`` : ''} ${parts.join(', ')}`)
 }
 

@@ -233,6 +233,97 @@ try:
     tally.check("`export: file` carries it, its key hidden line by line", code == 0 and lines <= set(made.raw) and "***" in made.log
                 and "MIGHAgEA" not in made.text(), made.text())
 
+    # Answers that no broker gives: none is handed out half, and what was issued with it is ended.
+    DEEP = "[" * 60_000 + "]" * 60_000
+    JWT = "urn:ietf:params:oauth:token-type:jwt"
+    for what, kind, credential, more in (
+        ("a credential that is deeper than the stack", AWS, DEEP, {}), ("one that is deep under a name", DATABASE, f'{{"password": {DEEP}}}', {}),
+        ("an end that is deep", DATABASE, f'{{"kind": "postgres", "user": "u", "expires_at": {DEEP}}}', {}),
+        ("no kind", "", "a.b.c", {}), ("a kind that is no text", 7, "a.b.c", {}), ("another type of token", JWT, "a.b.c", {"token_type": "mac"}),
+        ("no type of token", JWT, "a.b.c", {"token_type": None}), ("no credential", JWT, "", {}),
+        ("a login that lacks its password", DATABASE, {"kind": "__proto__", "user": "u"}, {}), ("a list", DATABASE, [1], {}),
+    ):
+        answering(kind, credential, **more)
+        made = job()
+        code, _ = made.uses(ACTION, broker=stand_in.url, audience="any", revoke="false")
+        asked = [path for _, path, _, _ in stand_in.asked]
+        tally.check(f"{what}: nothing is set, and the lease is ended at once", code == 1 and not made.set and asked == ["/token", "/revoke"]
+                    and "hush-lease" in made.masks and "(exchange `ex_1`)" in made.told("error"), (code, asked, made.text()))
+        answering(kind, credential, **more)
+        issues = script["answer"]
+        script["answer"] = lambda handler, body: issues(handler, body) if handler.path == "/token" else (500, {}, {})
+        made = job()
+        made.uses(ACTION, broker=stand_in.url, audience="any")
+        answering(DATABASE, {})
+        made.end()
+        asked = [body for _, path, _, body in stand_in.asked if path == "/revoke"]
+        tally.check(f"{what}: or by the post step", asked == ["token=hush-lease&token_type_hint=access_token"], (asked, made.text()))
+    for what, text in (("1e17", "100000000000000000"), ("-1e300", "-1e300"), ("1e300", "1e300"), ("a text", '"soon"'), ("a depth", DEEP), ("null", "null")):
+        answering(JWT, "a.b.c", expires_in="HERE")
+        issues = script["answer"]
+        script["answer"] = lambda handler, body: (200, json.dumps(issues(handler, body)[1]).replace('"HERE"', text).encode(), {})
+        made = job()
+        code, outputs = made.uses(ACTION, broker=stand_in.url, audience="any")
+        codes = made.end()
+        asked = [path for _, path, _, _ in stand_in.asked]
+        tally.check(f"`expires_in` that is {what}: no end is told, and the lease is ended with the job", code == 0 and outputs["expires-at"] == ""
+                    and "until" not in made.text() and codes == [0] and asked == ["/token", "/revoke"], (code, outputs, asked, made.text()))
+    answering(DATABASE, {"kind": "constructor", **login, "more": [{"pem": ["inner-1", ["inner-2"]]}]})
+    made = job()
+    code, _ = made.uses(ACTION, broker=stand_in.url, audience="any")
+    tally.check("a kind that is the name of something in JavaScript is a kind like any other", code == 0 and made.set["CAMBIO_USER"] == "u", made.text())
+    tally.check("and a secret is hidden wherever it is", {"inner-1", "inner-2"} <= set(made.masks), made.masks)
+
+    # What an earlier step says in the place of the Action's state.
+    def planted(folder, **state):
+        """A job in which an earlier step set `STATE_…`."""
+        made = job()
+        victim = made.folder / folder
+        victim.mkdir()
+        (victim / "precious").touch()
+        nonce = "0123456789abcdef" * 2
+        (made.folder / "temp" / f"cambio-{nonce}").symlink_to(victim)
+        state = {"folder": victim, "broker": stand_in.url, "lease_token": "theirs", "exchange_id": "ex_2", "nonce": nonce} | state
+        for name, value in state.items():
+            made.run(f'echo "STATE_{name}={value}" >> "$GITHUB_ENV"')
+        stand_in.asked.clear()
+        return made, victim / "precious"
+
+    made, precious = planted("victim")
+    made.uses(ACTION, broker="nowhere", audience="any")
+    codes = made.end()
+    tally.check("state that an earlier step planted is overruled, also where the Action fails at once", codes == [0] and precious.exists()
+                and not stand_in.asked and "nothing was issued" in made.text(), (stand_in.asked, made.text()))
+    post = ["node", str(ACTION / "post.js")]
+    for nonce in ("0123456789abcdef" * 2, "../../victim", "..", "", ".", "/../victim", "0123456789abcdef" * 2 + "/"):
+        made, precious = planted("victim", nonce=nonce)
+        (made.folder / "temp" / "cambio-").mkdir()
+        (made.folder / "temp" / "cambio-" / "keep").touch()
+        made._step(post, {})
+        tally.check(f"nonce `{nonce}`: nothing is removed that is none of ours, be it behind a link", precious.exists()
+                    and (made.folder / "temp" / "cambio-" / "keep").exists() and (made.folder / "temp" / f"cambio-{'0123456789abcdef' * 2}").is_symlink(), made.text())
+    made, precious = planted("victim", broker="http://broker.example")
+    code, _, _ = made._step(post, {})
+    tally.check("a broker in state is https or this machine, too", code == 0 and "expected https" in made.told("warning"), made.text())
+    answering(JWT, "a.b.c")
+    made = job()
+    paths = [pathlib.Path(made.uses(ACTION, broker=stand_in.url, audience="any", export="file")[1]["file"]) for _ in range(2)]
+    shapes = all(re.fullmatch(r"cambio-[0-9a-f]{32}", path.parent.name) and path.parent.parent == made.folder / "temp" for path in paths)
+    there = all(path.exists() for path in paths)
+    made.end()
+    tally.check("each use has a folder of its own in RUNNER_TEMP, and all are gone after the job", shapes and there
+                and not any(path.parent.exists() for path in paths), paths)
+    made = job()
+    _, outputs = made.uses(ACTION, broker=stand_in.url, audience="any", export="file")
+    shape = pathlib.Path(outputs["file"]).parent
+    (shape / "credential").unlink()
+    shape.rmdir()
+    shape.symlink_to(made.folder / "work")
+    stand_in.asked.clear()
+    codes = made.end()
+    tally.check("a link in the place of the folder is left alone, and the lease is ended", codes == [0] and (made.folder / "work").exists()
+                and shape.is_symlink() and [path for _, path, _, _ in stand_in.asked] == ["/revoke"], made.text())
+
     def once(status, content, headers=None):
         counted = {"n": 0}
 
@@ -316,6 +407,18 @@ try:
     code, _ = made.uses(ACTION, broker=stand_in.url, audience="any", deadline="3s")
     tally.check("an authority that nobody knows is refused, whatever a variable says", code == 1 and not made.set and not stand_in.asked
                 and "name that one with `ca-file`" in made.told("error"), made.text())
+    made = job(NODE_EXTRA_CA_CERTS=str(folder / "ca.pem"), SSL_CERT_FILE=str(folder / "ca.pem"))
+    code, _ = made.uses(ACTION, broker=stand_in.url, audience="any", deadline="3s")
+    tally.check("one that an earlier step has Node.js trust is refused", code == 1 and not made.set and not stand_in.asked
+                and "name that one with `ca-file`" in made.told("error"), made.text())
+    enterprise = Server(lambda handler, body: (200, {"value": "a.b.c"}, {}), tls=(folder / "tls.crt", folder / "tls.key"))
+    made = job(ACTIONS_ID_TOKEN_REQUEST_URL=f"{enterprise.url}/?api-version=2")
+    code, _ = made.uses(ACTION, broker=stand_in.url, audience="any", deadline="3s")
+    tally.check("and so is a platform of such an authority, in words", code == 1 and not enterprise.asked and "name that one with `ca-file`" in made.told("error"), made.text())
+    (made.folder / "work" / "ca.pem").write_text((folder / "ca.pem").read_text())
+    code, _ = made.uses(ACTION, broker=stand_in.url, audience="any", ca_file="ca.pem")
+    tally.check("`ca-file` is for the platform, too", code == 0 and made.set.get("PGUSER") == "u", made.text())
+    enterprise.end()
     made = job(HTTP_PROXY="http://127.0.0.1:1", HTTPS_PROXY="http://127.0.0.1:1", https_proxy="http://127.0.0.1:1", NODE_USE_ENV_PROXY="1")
     (made.folder / "work" / "ca.pem").write_text((folder / "ca.pem").read_text())
     code, _ = made.uses(ACTION, broker=stand_in.url, audience="any", ca_file="ca.pem")

@@ -5,10 +5,10 @@ import { Failure, clean } from './runner.js'
 
 const FORM = { 'content-type': 'application/x-www-form-urlencoded' }
 
-/** The broker's issuer URL without a slash at its end. */
-export const base = (text) => {
-  const url = safeUrl('input `broker`', text)
-  if (url.search || url.hash) throw new Failure('input `broker` has a query or a fragment, expected the broker\'s issuer URL')
+/** The broker's issuer URL without a slash at its end. `what`: where it comes from. */
+export const base = (text, what = 'input `broker`') => {
+  const url = safeUrl(what, text)
+  if (url.search || url.hash) throw new Failure(`${what} has a query or a fragment, expected the broker's issuer URL`)
   return url.href.replace(/\/+$/u, '')
 }
 
@@ -18,6 +18,7 @@ const nameOf = (members) => (typeof members?.exchange_id === 'string' ? clean(me
 /**
  * Exchanges `form.subject_token`. Asks again only while it is sure that the token is unspent: nobody listened, or the broker
  * said `Retry-After`, which it sends only then. An answer that was lost is not asked for again: a credential may exist.
+ * Answers whatever object came with 200, unread: a lease may be in it that has to end. `judge` is for afterwards.
  */
 export const exchange = async (broker, form, authority, waiting) => {
   const body = new URLSearchParams({
@@ -40,7 +41,7 @@ export const exchange = async (broker, form, authority, waiting) => {
       throw new Failure(`no answer from ${clean(broker)}: ${error.message}`, hint)
     }
     const members = object(answer)
-    if (answer.status === 200 && members) return issued(broker, members)
+    if (answer.status === 200 && members) return members
     if (!members || typeof members.error !== 'string') {
       const moved = answer.status >= 300 && answer.status < 400 ? ' (redirects are not followed)' : ''
       const hint = answer.status >= 500
@@ -60,16 +61,16 @@ export const exchange = async (broker, form, authority, waiting) => {
   }
 }
 
-const issued = (broker, members) => {
+/** Throws where an answer of `exchange` is none that RFC 8693 section 2.2.1 allows. */
+export const judge = (broker, members) => {
   const named = explain(nameOf(members))
   const lacks = ['access_token', 'issued_token_type', 'token_type'].find((name) => typeof members[name] !== 'string' || !members[name])
   if (lacks) throw new Failure(`${clean(broker)} answered without a \`${lacks}\``, named)
-  // RFC 8693 section 2.2.1: `N_A` is for what is no access token.
+  // `N_A` is for what is no access token.
   const { token_type: type } = members
   if (!/^(bearer|n_a)$/iu.test(type)) {
     throw new Failure(`${clean(broker)} answered with \`token_type\` \`${clean(type, 60)}\`, expected \`Bearer\` or \`N_A\``, named)
   }
-  return members
 }
 
 /**

@@ -5,25 +5,29 @@ import { Failure } from './runner.js'
 
 const STRUCTURED = 'urn:cambio:token-type:'
 
-const LOGINS = {
-  postgres: ['PGHOST', 'PGPORT', 'PGDATABASE', 'PGUSER', 'PGPASSWORD'],
-  mysql: ['MYSQL_HOST', 'MYSQL_TCP_PORT', 'MYSQL_DATABASE', 'MYSQL_USER', 'MYSQL_PWD'],
-}
+const LOGINS = new Map([
+  ['postgres', ['PGHOST', 'PGPORT', 'PGDATABASE', 'PGUSER', 'PGPASSWORD']],
+  ['mysql', ['MYSQL_HOST', 'MYSQL_TCP_PORT', 'MYSQL_DATABASE', 'MYSQL_USER', 'MYSQL_PWD']],
+])
 const ANY = ['CAMBIO_HOST', 'CAMBIO_PORT', 'CAMBIO_DATABASE', 'CAMBIO_USER', 'CAMBIO_PASSWORD']
 
+const isStructured = (answer) => typeof answer.issued_token_type === 'string' && answer.issued_token_type.startsWith(STRUCTURED)
+
 /**
- * Every secret of an answer. First of all this is masked, before the answer is looked at further.
+ * Every secret inside a structured credential, itself included. This is masked before the answer is looked at further, so it takes
+ * whatever a stranger may answer. A list of what is still to be seen, and no recursion: 256 KB of `[` are deeper than the stack.
  * @returns {string[]}
  */
 export const secrets = (answer) => {
-  const found = [answer.access_token]
-  if (typeof answer.lease?.token === 'string') found.push(answer.lease.token)
-  if (!answer.issued_token_type.startsWith(STRUCTURED)) return found
-  const collect = (value, name) => {
-    if (value !== null && typeof value === 'object') for (const [key, inner] of Object.entries(value)) collect(inner, key)
-    else if (typeof value === 'string' && SECRET.test(name) && !PUBLIC.test(name)) found.push(value)
+  const found = typeof answer.access_token === 'string' ? [answer.access_token] : []
+  if (!isStructured(answer)) return found
+  const open = [['', parsed(answer)]]
+  while (open.length > 0) {
+    const [name, value] = open.pop()
+    if (value !== null && typeof value === 'object') {
+      for (const [key, inner] of Object.entries(value)) open.push([Array.isArray(value) ? name : key, inner])
+    } else if (typeof value === 'string' && SECRET.test(name) && !PUBLIC.test(name)) found.push(value)
   }
-  collect(parsed(answer) ?? {}, '')
   return found
 }
 
@@ -67,7 +71,7 @@ export const variables = (answer, name, expiresAt) => {
     return all
   }
   if (type !== `${STRUCTURED}database`) return null
-  const [host, port, database, user, password] = LOGINS[members.kind] ?? ANY
+  const [host, port, database, user, password] = LOGINS.get(members.kind) ?? ANY
   add(host, 'host')
   add(port, 'port')
   add(database, 'database')
@@ -79,9 +83,16 @@ export const variables = (answer, name, expiresAt) => {
   return all
 }
 
-/** When the credential ends, at the latest: its own word, else counted from before the request. Whole seconds. */
+/** The end of the last year that RFC 3339 can write, in milliseconds. */
+const LAST = 253_402_300_799_999
+
+/**
+ * When the credential ends, at the latest: its own word, else counted from before the request. Whole seconds; empty where what the
+ * answer says is no such time. It never throws: a lease is to be ended, whatever else the answer holds.
+ */
 export const expiry = (answer, askedAt) => {
-  const own = answer.issued_token_type.startsWith(STRUCTURED) ? parsed(answer)?.expires_at : undefined
-  const ends = own === undefined ? askedAt + Number(answer.expires_in) * 1000 : Date.parse(own)
-  return Number.isFinite(ends) ? `${new Date(Math.floor(ends / 1000) * 1000).toISOString().slice(0, 19)}Z` : ''
+  const own = isStructured(answer) ? parsed(answer)?.expires_at : undefined
+  const counted = typeof answer.expires_in === 'number' ? askedAt + answer.expires_in * 1000 : Number.NaN
+  const ends = own === undefined ? counted : typeof own === 'string' ? Date.parse(own) : Number.NaN
+  return ends >= 0 && ends <= LAST ? `${new Date(Math.floor(ends / 1000) * 1000).toISOString().slice(0, 19)}Z` : ''
 }

@@ -54,7 +54,8 @@ export const send = (url, { method = 'GET', headers = {}, body, authority, left 
       options.minVersion = 'TLSv1.2'
       // Said here, so that a variable which an earlier step set (NODE_TLS_REJECT_UNAUTHORIZED) changes nothing.
       options.rejectUnauthorized = true
-      if (authority) options.ca = [...rootCertificates, authority]
+      // And so are the roots: the default ones take in NODE_EXTRA_CA_CERTS, with which an earlier step would be any broker.
+      options.ca = authority ? [...rootCertificates, authority] : [...rootCertificates]
     }
     const request = (secure ? https : http).request(url, options)
     let connected = false

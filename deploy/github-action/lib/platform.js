@@ -16,8 +16,11 @@ const remedy = () => {
     : line
 }
 
-/** A token for `audience`. It is masked before it is returned. */
-export const idToken = async (audience, waiting) => {
+/**
+ * A token for `audience`. It is masked before it is returned. `authority`: PEM to trust besides the roots of Node.js, which a GitHub
+ * Enterprise Server may need as well.
+ */
+export const idToken = async (audience, authority, waiting) => {
   const { [URL_NAME]: place, [TOKEN_NAME]: bearer } = process.env
   if (!place || !bearer) throw new Failure('this job gets no OIDC token', remedy())
   mask(bearer)
@@ -28,7 +31,7 @@ export const idToken = async (audience, waiting) => {
     let said
     let after = null
     try {
-      const answer = await send(url, { headers: { authorization: `bearer ${bearer}` }, left: Math.min(waiting.left, 10_000) })
+      const answer = await send(url, { headers: { authorization: `bearer ${bearer}` }, authority, left: Math.min(waiting.left, 10_000) })
       const value = object(answer)?.value
       if (answer.status === 200 && typeof value === 'string' && /^[\x21-\x7e]{1,65536}$/u.test(value)) {
         mask(value)
@@ -43,6 +46,7 @@ export const idToken = async (audience, waiting) => {
       // Nothing is used up by asking twice.
       if (!(error instanceof NoAnswer)) throw error
       said = `the platform did not answer: ${error.message}`
+      if (error.tls) throw new Failure(said, 'if its certificate comes from a private authority, name that one with `ca-file`')
     }
     if (!(await waiting.rest(after))) throw new Failure(said, 'the platform is busy or away: run the job again')
   }
