@@ -17,8 +17,8 @@ use super::{
 use crate::{
     chance::SystemChance,
     client::{
-        Answer, Broker, ClientError, Environment, Errand, Lease, Machine, Patience, TokenSource,
-        Waiting, agent::told,
+        Answer, Broker, Environment, Errand, Lease, Machine, Patience, TokenSource, Waiting,
+        agent::told,
     },
     clock::SystemClock,
     config::{
@@ -125,7 +125,9 @@ impl Work {
             let acquired = errand.run(&self.machine, &mut waiting, &SystemClock).await?;
             let issued = match acquired.answer {
                 Answer::Issued(issued) => issued,
-                Answer::Refused(refused) => return Err(ClientError::from(refused).into()),
+                Answer::Refused(refused) => {
+                    return Err(refused.of(Some(&credential.audience)).into());
+                }
             };
             let written = files.iter().try_for_each(|file| file.write(&issued).map(drop));
             if let Err(error) = written {

@@ -73,7 +73,10 @@ impl Served {
         let Some(issued) = &kept.issued else {
             return Err(match kept.generation {
                 0 => format!("there is no credential `{name}` yet{why}"),
-                _ => format!("the credential `{name}` ended, and there is no new one{why}"),
+                _ => {
+                    let at = kept.ends_at().map(|at| format!(" at {at}")).unwrap_or_default();
+                    format!("the credential `{name}` ended{at}, and there is no new one{why}")
+                }
             });
         };
         match issued.ends {
