@@ -18,7 +18,7 @@ use crate::{
     chance::SystemChance,
     client::{
         Answer, Broker, Environment, Errand, Lease, Machine, Patience, TokenSource, Waiting,
-        agent::told,
+        agent::{command, told},
     },
     clock::SystemClock,
     config::{
@@ -80,6 +80,11 @@ pub(super) async fn run(agent: Agent) -> Result<(), Failure> {
     for credential in &work.config.credentials {
         for file in destinations(credential) {
             file.look()?;
+        }
+        // `--once` runs none, and its image may not have it.
+        let command = credential.on_change.as_ref().filter(|_| !agent.once);
+        if let Some(program) = command.and_then(|on_change| on_change.command.first()) {
+            command::look(&credential.name, program)?;
         }
     }
     let done = if agent.once { work.once(agent.deadline).await } else { work.keep().await };

@@ -10,7 +10,7 @@ use std::{
 use cambio::{
     client::{
         ClientError, Format, Kept,
-        agent::{Board, OnChange, Ward, board::Counters},
+        agent::{Board, OnChange, Ward, board::Counters, command},
         endpoint::Served,
         files::{Destination, Readers},
         format::Style,
@@ -219,6 +219,24 @@ async fn a_command_is_given_its_words_and_its_credential_and_nothing_else() {
     );
     let nothing = OnChange { program: "/nothing/here".to_owned(), ..shell("") };
     assert!(nothing.run("orders").await.unwrap_err().contains("No such file"));
+}
+
+#[test]
+fn a_command_that_can_not_be_run_is_told_before_anything_starts() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("reload");
+    fs::write(&file, "#!/bin/sh\n").unwrap();
+    command::look("orders", "/bin/sh").unwrap();
+    for (program, why) in [
+        ("/nothing/here", "No such file"),
+        (home.path().to_str().unwrap(), "is no file"),
+        (file.to_str().unwrap(), "Permission denied"),
+    ] {
+        let error = command::look("orders", program).unwrap_err();
+        let begins = format!("`on_change` of `orders`: `{program}`: {why}");
+        assert!(error.message.starts_with(&begins), "{error}");
+        assert_eq!(error.fault, cambio::client::Fault::Usage);
+    }
 }
 
 #[tokio::test]
