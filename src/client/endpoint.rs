@@ -71,13 +71,11 @@ impl Served {
         let why = why.unwrap_or_default();
         let name = &self.name;
         let Some(issued) = &kept.issued else {
-            return Err(match kept.generation {
-                0 => format!("there is no credential `{name}` yet{why}"),
-                _ => {
-                    let at = kept.ends_at().map(|at| format!(" at {at}")).unwrap_or_default();
-                    format!("the credential `{name}` ended{at}, and there is no new one{why}")
-                }
-            });
+            if kept.generation == 0 {
+                return Err(format!("there is no credential `{name}` yet{why}"));
+            }
+            let at = kept.ends_at().map(|at| format!(" at {at}")).unwrap_or_default();
+            return Err(format!("the credential `{name}` ended{at}, and there is no new one{why}"));
         };
         match issued.ends {
             Some(ends) if ends > now => Ok((Arc::clone(issued), ends)),
