@@ -224,11 +224,11 @@ async fn router_for(
     strangers: &Strangers,
 ) -> Router {
     let Whom::Users(users) = whom else { return router };
-    let Some((words, line)) = refusal(owner(stream, from).await, &users, strangers) else {
-        return router;
-    };
+    let owner = owner(stream, from).await;
+    let uid = owner.as_ref().ok().copied();
+    let Some((words, line)) = refusal(owner, &users, strangers) else { return router };
     if let Some(line) = line {
-        warn!("{line}");
+        warn!(peer.uid = uid, "{line}");
     }
     stranger(words)
 }
