@@ -16,8 +16,8 @@ use super::{
 use crate::{
     chance::SystemChance,
     client::{
-        Answer, Broker, ClientError, Environment, Errand, Lease, Machine, Patience, TokenSource,
-        Waiting, agent::told,
+        Answer, Broker, Environment, Errand, Lease, Machine, Patience, TokenSource, Waiting,
+        agent::{command, told},
     },
     clock::SystemClock,
     config::{
@@ -79,6 +79,11 @@ pub(super) async fn run(agent: Agent) -> Result<(), Failure> {
         for file in destinations(credential) {
             file.look()?;
         }
+        // `--once` runs none, and its image may not have it.
+        let command = credential.on_change.as_ref().filter(|_| !agent.once);
+        if let Some(program) = command.and_then(|on_change| on_change.command.first()) {
+            command::look(&credential.name, program)?;
+        }
     }
     let done = if agent.once { work.once(agent.deadline).await } else { work.keep().await };
     traces.flush().await;
@@ -123,7 +128,9 @@ impl Work {
             let acquired = errand.run(&self.machine, &mut waiting, &SystemClock).await?;
             let issued = match acquired.answer {
                 Answer::Issued(issued) => issued,
-                Answer::Refused(refused) => return Err(ClientError::from(refused).into()),
+                Answer::Refused(refused) => {
+                    return Err(refused.of(Some(&credential.audience)).into());
+                }
             };
             let written = files.iter().try_for_each(|file| file.write(&issued).map(drop));
             if let Err(error) = written {

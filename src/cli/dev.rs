@@ -133,11 +133,14 @@ fn invitation(tour: &Tour<'_>, visits: &[Seen], once: bool) -> String {
     let cambio = std::env::args().next().unwrap_or_else(|| "cambio".to_owned());
     format!(
         "\
+As a job does it, with the client:
+       {line}
 Play: add `&claim.ref=refs/heads/next` (any claim), `&json.exp=1`, `&without=jti`, `&sub=immutable` to a token's URL.
 Look:  {cambio} policy explain {refused} --socket {socket}
        {cambio} keys list --socket {socket}
        {cambio} block list --socket {socket}
        {cambio} ledger verify --store {store}",
+        line = curl::exec_line(tour.sandbox, &cambio, tour.broker.as_str(), tour::TARGET),
         store = tour.store.display(),
     )
 }

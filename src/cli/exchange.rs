@@ -18,7 +18,7 @@ use super::{
 use crate::{
     chance::SystemChance,
     client::{
-        Answer, Broker, ClientError, Environment, Format, Issued, Lease, Machine, Waiting, ambient,
+        Answer, Broker, Environment, Format, Issued, Lease, Machine, Waiting, ambient,
         format::{
             self, Rendered, Style,
             helper::{self, Question},
@@ -201,7 +201,7 @@ impl Exchange {
                 {
                     talk.say(words);
                 }
-                return Err(ClientError::from(refused).into());
+                return Err(refused.of(errand.audience.as_deref()).into());
             }
         };
         if !quiet {

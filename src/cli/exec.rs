@@ -21,8 +21,7 @@ use super::{
 use crate::{
     chance::SystemChance,
     client::{
-        Answer, Broker, ClientError, Environment, Errand, Issued, Keeper, Lease, Machine, Waiting,
-        ambient,
+        Answer, Broker, Environment, Errand, Issued, Keeper, Lease, Machine, Waiting, ambient,
         child::{self, Came, Signals},
         format::Variable,
         handover,
@@ -88,6 +87,16 @@ struct Wanted {
     errand: Errand,
 }
 
+impl Wanted {
+    /// As it was asked for.
+    fn label(&self) -> String {
+        match &self.errand.scope {
+            Some(scope) => format!("{}:{scope}", self.target),
+            None => self.target.clone(),
+        }
+    }
+}
+
 /// How long an exchange that is under way may go on when we are to stop: what it brings has to be ended.
 const LAST_ANSWER: Duration = Duration::from_secs(5);
 
@@ -145,7 +154,7 @@ pub(super) async fn run(exec: Exec, talk: &mut Talk) -> Result<Exit, Failure> {
             talk.say(format_args!("error: `{}`: {error}", name.unwrap_or_default()));
             Ok(Exit::Of(child::not_started(&error)))
         }
-        Err(failure) => Err(failure),
+        Err(failure) => Err(failure.also("the command is not started")),
     };
     // First what is secret, then what takes time.
     held.close(talk);
@@ -198,7 +207,10 @@ impl Exec {
                     return Err(Stopped::Signal(came));
                 }
             };
-            had.push(done.map_err(Stopped::Failed)?);
+            had.push(done.map_err(|failure| {
+                let (of, not) = (one.label(), "the command is not started");
+                Stopped::Failed(failure.about(format_args!("`{of}`")).also(not))
+            })?);
         }
         Ok(())
     }
@@ -264,16 +276,16 @@ async fn acquire(
     }
     match errand.exchange(&subject, waiting, &SystemClock).await? {
         Answer::Issued(issued) => {
-            talk.say(summary(&issued));
+            talk.say(format_args!("`{}`: {}", wanted.label(), summary(&issued)));
             Ok((*issued, subject.fingerprint()))
         }
         Answer::Refused(refused) => {
             if let (false, Some(words)) =
                 (refused.is_outage(), ambient::unverified_words(&subject.token))
             {
-                talk.say(words);
+                talk.say(format_args!("`{}`: {words}", wanted.label()));
             }
-            Err(ClientError::from(refused).into())
+            Err(refused.of(errand.audience.as_deref()).into())
         }
     }
 }
@@ -290,7 +302,7 @@ fn keepers(wanted: &[Wanted], had: Vec<Had>, machine: &Arc<Machine>) -> (Vec<Kee
         };
         let (clock, chance) = (Arc::new(SystemClock), Arc::new(SystemChance));
         let (keeper, kept) = Keeper::new(Arc::new(runner), pace, clock, chance, Some(had));
-        (keeper, Tended::of(one.target.clone(), one.name.clone(), kept))
+        (keeper, Tended::of(one.target.clone(), one.label(), one.name.clone(), kept))
     });
     each.unzip()
 }

@@ -36,6 +36,20 @@ impl Failure {
         self
     }
 
+    /// The same, with what it is about in front.
+    #[must_use]
+    pub fn about(mut self, what: impl fmt::Display) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
+    /// The same, with what follows from it at the end.
+    #[must_use]
+    pub fn also(mut self, what: impl fmt::Display) -> Self {
+        self.message = format!("{}; {what}", self.message);
+        self
+    }
+
     /// The same, where stdout has said already what there is to say, to a program that reads stderr too.
     #[must_use]
     pub const fn told(mut self) -> Self {

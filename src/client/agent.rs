@@ -66,9 +66,10 @@ impl Ward {
             } else if done.generation > 0 && !done.ended {
                 done.ended = true;
                 // An expired secret helps nobody but whoever finds it; and a program that finds no file says what is wrong.
+                let at = kept.ends_at().map(|at| format!(" at `{at}`")).unwrap_or_default();
                 warn!(
                     credential.name = self.name,
-                    "credential `{}` ended, and there is no new one: its files are removed",
+                    "credential `{}` ended{at}, and there is no new one: its files are removed",
                     self.name
                 );
                 removed(&mut done.written);

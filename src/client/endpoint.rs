@@ -71,10 +71,11 @@ impl Served {
         let why = why.unwrap_or_default();
         let name = &self.name;
         let Some(issued) = &kept.issued else {
-            return Err(match kept.generation {
-                0 => format!("there is no credential `{name}` yet{why}"),
-                _ => format!("the credential `{name}` ended, and there is no new one{why}"),
-            });
+            if kept.generation == 0 {
+                return Err(format!("there is no credential `{name}` yet{why}"));
+            }
+            let at = kept.ends_at().map(|at| format!(" at {at}")).unwrap_or_default();
+            return Err(format!("the credential `{name}` ended{at}, and there is no new one{why}"));
         };
         match issued.ends {
             Some(ends) if ends > now => Ok((Arc::clone(issued), ends)),
@@ -208,8 +209,11 @@ pub async fn serve(listener: TcpListener, router: Router, whom: Whom, stop: Canc
     let _ = tokio::time::timeout(DRAIN, connections.wait()).await;
 }
 
-/// Users that were refused: each is told of once, so that none can fill the log.
-type Strangers = Arc<Mutex<BTreeSet<u32>>>;
+/// Who was refused: each user, and each kind of trouble in finding it out, is told of once, so that none can fill the log.
+type Strangers = Arc<Mutex<BTreeSet<Result<u32, io::ErrorKind>>>>;
+
+/// What the kernel says in place of a user that has no number here: `/proc/sys/kernel/overflowuid`, as it is everywhere.
+const NOBODY: u32 = 65534;
 
 /// What answers on `stream`: `router`, or somebody who says no.
 async fn router_for(
@@ -220,18 +224,41 @@ async fn router_for(
     strangers: &Strangers,
 ) -> Router {
     let Whom::Users(users) = whom else { return router };
-    match owner(stream, from).await {
-        Ok(uid) if users.contains(&uid) => router,
+    let owner = owner(stream, from).await;
+    let uid = owner.as_ref().ok().copied();
+    let Some((words, line)) = refusal(owner, &users, strangers) else { return router };
+    if let Some(line) = line {
+        warn!(peer.uid = uid, "{line}");
+    }
+    stranger(words)
+}
+
+/// What is answered, and what the log is told the first time; `None`: a program of one of `users`.
+fn refusal(
+    owner: io::Result<u32>,
+    users: &BTreeSet<u32>,
+    strangers: &Strangers,
+) -> Option<(&'static str, Option<String>)> {
+    let is_new = |who| strangers.lock().unwrap_or_else(PoisonError::into_inner).insert(who);
+    match owner {
+        Ok(uid) if users.contains(&uid) => None,
         Ok(uid) => {
-            let new = strangers.lock().unwrap_or_else(PoisonError::into_inner).insert(uid);
-            if new {
-                warn!(peer.uid = uid, "user {uid} asked for a credential that is not for it");
-            }
-            stranger("this credential is not for programs of your user\n")
+            let line = is_new(Ok(uid)).then(|| {
+                let or = match uid {
+                    NOBODY => ", or one that the agent's user namespace does not know,",
+                    _ => "",
+                };
+                format!("user {uid}{or} asked for a credential that is not for it")
+            });
+            Some(("this credential is not for programs of your user\n", line))
         }
         Err(error) => {
-            debug!("a connection from `{from}` was refused: whose it is is not known: {error}");
-            stranger("whose program this is can't be told\n")
+            let line = is_new(Err(error.kind())).then(|| {
+                format!(
+                    "a program was refused a credential: which user's it is can't be told: {error}"
+                )
+            });
+            Some(("whose program this is can't be told\n", line))
         }
     }
 }
@@ -276,4 +303,31 @@ async fn owner(stream: &TcpStream, from: SocketAddr) -> io::Result<u32> {
 fn stranger(words: &'static str) -> Router {
     let say = move || async move { answer(StatusCode::FORBIDDEN, "text/plain", words.to_owned()) };
     Router::new().fallback(say)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_refused_is_told_of_once_also_where_nobody_knows_who_it_is() {
+        let (users, strangers) = (BTreeSet::from([1000]), Strangers::default());
+        let line = |owner| refusal(owner, &users, &strangers).map(|(_, line)| line);
+        let hidden = || Err(io::Error::new(io::ErrorKind::PermissionDenied, "no table"));
+        assert_eq!(line(Ok(1000)), None);
+        assert_eq!(
+            line(Ok(33)).flatten().as_deref(),
+            Some("user 33 asked for a credential that is not for it")
+        );
+        assert_eq!(line(Ok(33)), Some(None));
+        assert!(line(Ok(NOBODY)).flatten().unwrap().contains("user namespace"));
+        assert_eq!(
+            line(hidden()).flatten().as_deref(),
+            Some("a program was refused a credential: which user's it is can't be told: no table")
+        );
+        assert_eq!(line(hidden()), Some(None));
+        // Another reason is another line.
+        let gone = io::Error::new(io::ErrorKind::NotFound, "gone");
+        assert!(line(Err(gone)).flatten().is_some());
+    }
 }

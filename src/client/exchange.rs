@@ -188,6 +188,27 @@ impl From<Refused> for ClientError {
     }
 }
 
+impl Refused {
+    /// The same in words, with what was asked for. A broker does not tell whether a target exists: both are `invalid_target`
+    /// (RFC 8693 section 2.2.2).
+    #[must_use]
+    pub fn of(self, audience: Option<&str>) -> ClientError {
+        // Where a role is all that is missing, the broker says that, under the same code.
+        let words = self.description.as_deref().unwrap_or_default();
+        let unknown = self.code == "invalid_target" && !words.starts_with("more than one");
+        let mut error = ClientError::from(self);
+        if let (true, Some(target)) = (unknown, audience) {
+            let target = target.escape_debug();
+            let words = format!("`{target}`: no such target, or none for you");
+            error.hint = Some(match error.hint {
+                Some(hint) => format!("{words}; {hint}"),
+                None => words,
+            });
+        }
+        error
+    }
+}
+
 impl Asked<'_> {
     /// Asks `broker`, and again while it is sure that the token was not spent: nobody listened, or the broker said
     /// `Retry-After`. An answer that was lost on its way is not asked for again: the token may be spent, and a credential
@@ -214,7 +235,10 @@ impl Asked<'_> {
                     }
                 }
                 Err(error @ WebError::NoTls(_)) => {
-                    let hint = if error.to_string().contains("CaUsedAsEndEntity") {
+                    let words = error.to_string();
+                    let hint = if words.contains("InvalidContentType") {
+                        "what listens there does not speak TLS: is it the port for plain http, or is TLS ended at another address?"
+                    } else if words.contains("CaUsedAsEndEntity") {
                         "the broker shows the certificate of an authority: it needs one with `CA:FALSE`, as docs/operating.md makes it"
                     } else {
                         "if its certificate comes from a private authority, name that one with `--ca-file`"

@@ -111,7 +111,7 @@ pub fn place(
     let new = temporary(name);
     remove(&folder, &new).map_err(|error| failed(path, error))?;
     let made = write(&folder, &new, text, readers).and_then(|made| {
-        fs::renameat(&folder, &new, &folder, name).map_err(io::Error::from)?;
+        fs::renameat(&folder, &new, &folder, name)?;
         // So that the machine's own end does not bring the old one back. Not every file system can, and the new one is there.
         let _ = fs::fsync(&folder);
         Ok(made)
@@ -121,18 +121,64 @@ pub fn place(
         Err(error) => {
             // The reason is told; that a half-written file could not be removed either adds nothing to it.
             let _ = remove(&folder, &new);
-            Err(failed(path, error))
+            Err(error.of(path))
         }
     }
 }
 
-fn write(folder: &OwnedFd, name: &OsStr, text: &Secret, readers: Readers) -> io::Result<Stat> {
+/// Why a file was not made.
+enum Unwritten {
+    /// It can't be given to this group.
+    Group(u32, Errno),
+    Machine(io::Error),
+}
+
+impl From<io::Error> for Unwritten {
+    fn from(error: io::Error) -> Self {
+        Self::Machine(error)
+    }
+}
+
+impl From<Errno> for Unwritten {
+    fn from(error: Errno) -> Self {
+        Self::Machine(error.into())
+    }
+}
+
+impl Unwritten {
+    /// chown(2) says no more than a number.
+    fn of(self, path: &Path) -> ClientError {
+        let (group, error) = match self {
+            Self::Machine(error) => return failed(path, error),
+            Self::Group(group, error) => (group, error),
+        };
+        let message = format_args!("can't be given to group {group}: {error}").to_string();
+        match error {
+            // Not tried again: only whoever runs the agent can change it.
+            Errno::INVAL => refused(path, message).hint(
+                "the agent's user namespace has no such group: `PrivateUsers=yes` of a unit, or `hostUsers: false` of a pod",
+            ),
+            Errno::PERM => refused(path, message).hint(format_args!(
+                "the agent's user is no member of it: `SupplementaryGroups={group}` in its unit, `supplementalGroups` of a pod"
+            )),
+            _ => failed(path, message),
+        }
+    }
+}
+
+fn write(
+    folder: &OwnedFd,
+    name: &OsStr,
+    text: &Secret,
+    readers: Readers,
+) -> Result<Stat, Unwritten> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     // Private from its first moment, whatever the umask says; the group comes when it may.
     let made = fs::openat(folder, name, flags, Mode::RUSR | Mode::WUSR)?;
     let mut file = File::from(made);
     if let Readers::Group(Some(group)) = readers {
-        fs::fchown(&file, None, Some(Gid::from_raw(group)))?;
+        fs::fchown(&file, None, Some(Gid::from_raw(group)))
+            .map_err(|error| Unwritten::Group(group, error))?;
     }
     fs::fchmod(&file, readers.mode())?;
     file.write_all(text.reveal())?;
@@ -330,5 +376,21 @@ mod tests {
         fs::rename(&other, &path).unwrap();
         kept.remove().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "theirs");
+    }
+
+    #[test]
+    fn a_group_that_a_file_can_not_be_given_to_is_told_with_what_to_change() {
+        let path = Path::new("/run/cambio-agent/pgpass");
+        let told = |errno| Unwritten::Group(1000, errno).of(path);
+        let inval = told(Errno::INVAL);
+        assert_eq!(
+            inval.message,
+            "`/run/cambio-agent/pgpass`: can't be given to group 1000: Invalid argument (os error 22)"
+        );
+        assert!(inval.hint.unwrap().contains("`PrivateUsers=yes`"));
+        assert!(told(Errno::PERM).hint.unwrap().contains("`SupplementaryGroups=1000`"));
+        // Exit code 2: no unit starts it again and again.
+        assert_eq!(told(Errno::PERM).fault, crate::client::Fault::Usage);
+        assert_eq!(told(Errno::IO).fault, crate::client::Fault::Unreachable);
     }
 }

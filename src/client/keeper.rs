@@ -109,13 +109,21 @@ pub struct Kept {
     pub trouble: Option<Trouble>,
     /// Counts the credentials: another number is another credential.
     pub generation: u64,
+    /// When the newest credential was asked for, and when it ended, or will end. Both stay when it is over.
+    pub newest: Option<(Instant, Option<Instant>)>,
 }
 
 impl Kept {
-    /// When the credential was asked for.
+    /// When the newest credential was asked for, also after its end.
     #[must_use]
     pub fn obtained_at(&self) -> Option<Instant> {
-        self.issued.as_ref().map(|issued| issued.asked_at)
+        self.newest.map(|(asked_at, _)| asked_at)
+    }
+
+    /// When the newest credential ended, or will end, by this machine's clock.
+    #[must_use]
+    pub fn ends_at(&self) -> Option<Instant> {
+        self.newest.and_then(|(_, ends)| ends)
     }
 
     /// Whether it is over at `now`.
@@ -133,6 +141,11 @@ pub trait Supply: fmt::Debug + Send + Sync {
     /// # Errors
     /// There is no token, or no answer of a broker came.
     async fn fetch(&self) -> Result<Acquired, ClientError>;
+
+    /// A refusal in words.
+    fn refused(&self, refused: super::Refused) -> ClientError {
+        refused.into()
+    }
 
     /// A refusal in words, where the token had been taken before.
     fn refused_again(&self, refused: super::Refused) -> ClientError {
@@ -164,6 +177,10 @@ impl Supply for Runner {
         let once = Patience { first: never, most: never, ..self.patience };
         let mut waiting = Waiting::begin(once, &*self.chance);
         self.errand.run(&self.machine, &mut waiting, &*self.clock).await
+    }
+
+    fn refused(&self, refused: super::Refused) -> ClientError {
+        refused.of(self.errand.audience.as_deref())
     }
 
     fn refused_again(&self, refused: super::Refused) -> ClientError {
@@ -299,7 +316,11 @@ impl Keeper {
             Ok(Acquired { answer: Answer::Refused(refused), fingerprint, .. }) => {
                 let asked = refused.retry_after;
                 let again = self.state.taken == Some(fingerprint);
-                let what = if again { self.supply.refused_again(refused) } else { refused.into() };
+                let what = if again {
+                    self.supply.refused_again(refused)
+                } else {
+                    self.supply.refused(refused)
+                };
                 (what, asked)
             }
             Err(error) => (error, None),
@@ -324,6 +345,7 @@ impl Keeper {
             issued: Some(Arc::new(issued)),
             trouble: None,
             generation: state.kept.generation.saturating_add(1),
+            newest: Some((asked_at, ends)),
         };
         self.state.next = self.pace.next(Last::Good { asked_at, ends }, self.dice());
         // One that came over its end already is no reason to ask without a pause.

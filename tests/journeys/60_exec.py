@@ -267,7 +267,7 @@ else:
     broker.start()
     out, err = running.communicate(timeout=90)
     tally.check("and there is a new one when the broker is back", running.returncode == 0, err)
-    said = ["warning: `jwt/orders` can't be renewed, and is good until `", "error: `jwt/orders` is over, and there is no other, since `", "`jwt/orders` is renewed again"]
+    said = ["warning: `jwt/orders` can't be renewed, and is good until `", "error: `jwt/orders` is over since `", "`jwt/orders` is renewed again"]
     places = [err.find(words) for words in said]
     tally.check("all three are said, in this order", -1 not in places and places == sorted(places), err)
     tally.check("nothing is left on disk", set(left_on_disk()) == before, left_on_disk())

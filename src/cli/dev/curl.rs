@@ -99,3 +99,15 @@ impl Fetch {
         )
     }
 }
+
+/// The client in a shell that is a job of the sandbox's GitHub: the token is fetched, exchanged, and a command has the credential.
+pub(super) fn exec_line(sandbox: &Sandbox, cambio: &str, broker: &str, target: &str) -> String {
+    format!(
+        "ACTIONS_ID_TOKEN_REQUEST_URL='{url}&claim.environment=production' ACTIONS_ID_TOKEN_REQUEST_TOKEN={bearer} \
+         {cambio} exec --platform github --broker {broker} --token-audience {AUDIENCE} --audience {target} \
+         -- sh -c 'echo \"$CAMBIO_TOKEN\"'",
+        url = sandbox.token_url(Platform::GitHub),
+        bearer = sandbox.request_token(),
+        broker = broker.trim_end_matches('/'),
+    )
+}

@@ -17,7 +17,7 @@ use crate::{
     secret::Secret,
 };
 
-const TARGET: &str = "jwt/orders";
+pub(super) const TARGET: &str = "jwt/orders";
 const TARGET_AUDIENCE: &str = "https://orders.example";
 
 /// One stop of the tour.

@@ -27,6 +27,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Tended {
     target: String,
+    /// The target and its scope, as it was asked for: in every message.
+    label: String,
     name: String,
     kept: watch::Receiver<Arc<Kept>>,
     now: Option<Arc<Issued>>,
@@ -37,9 +39,15 @@ pub(super) struct Tended {
 }
 
 impl Tended {
-    pub(super) fn of(target: String, name: String, kept: watch::Receiver<Arc<Kept>>) -> Self {
+    pub(super) fn of(
+        target: String,
+        label: String,
+        name: String,
+        kept: watch::Receiver<Arc<Kept>>,
+    ) -> Self {
         let mut tended = Self {
             target,
+            label,
             name,
             kept,
             now: None,
@@ -68,7 +76,7 @@ impl Tended {
 
     /// What there is to say, once each: that it can't be renewed, that it is over, that all is well again.
     fn words(&mut self, kept: &Kept) -> Option<String> {
-        let target = &self.target;
+        let target = &self.label;
         let Some(trouble) = &kept.trouble else {
             let (troubled, _) = std::mem::take(&mut self.told);
             return troubled.then(|| format!("`{target}` is renewed again"));
@@ -86,8 +94,9 @@ impl Tended {
             (None, (_, false)) => {
                 self.told = (true, true);
                 let since = trouble.since;
+                let ended = kept.ends_at().map(|at| format!(" since `{at}`")).unwrap_or_default();
                 Some(format!(
-                    "error: `{target}` is over, and there is no other, since `{since}`: {why}"
+                    "error: `{target}` is over{ended}, and could not be renewed since `{since}`: {why}"
                 ))
             }
             (Some(_) | None, _) => None,
@@ -271,5 +280,38 @@ impl Held {
         if let Some(Err(error)) = self.folder.take().map(Folder::close) {
             talk.say(format_args!("error: {error}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::keeper::Trouble;
+
+    #[test]
+    fn an_end_is_told_with_its_own_time_and_with_that_of_the_trouble() {
+        let at = Instant::from_seconds;
+        let (keep, kept) = watch::channel(Arc::new(Kept::default()));
+        let (target, name) = ("postgres/orders".to_owned(), "CAMBIO_TOKEN".to_owned());
+        let mut tended = Tended::of(target, "postgres/orders:readonly".to_owned(), name, kept);
+        keep.send_replace(Arc::new(Kept {
+            trouble: Some(Trouble {
+                since: at(1_800_000_600),
+                what: ClientError::unreachable("nobody is there").hint("wait"),
+                failures: 3,
+            }),
+            generation: 1,
+            newest: Some((at(1_800_000_000), Some(at(1_800_000_900)))),
+            ..Kept::default()
+        }));
+        let now = tended.look();
+        assert_eq!(
+            tended.words(&now).as_deref(),
+            Some(
+                "error: `postgres/orders:readonly` is over since `2027-01-15T08:15:00Z`, and could not be renewed since \
+                 `2027-01-15T08:10:00Z`: nobody is there\n  hint: wait"
+            )
+        );
+        assert_eq!(tended.words(&now), None, "once");
     }
 }

@@ -65,7 +65,7 @@ impl Default for Counters {
         let (failures, commands) = (Family::default(), Family::default());
         let help = "Until the credential ends; 0 where there is none";
         registry.register_with_unit("credential_expiry", help, Unit::Seconds, expiry.clone());
-        let help = "When the credential that there is was asked for";
+        let help = "When the newest credential was asked for, also after its end";
         let name = "credential_obtained_timestamp";
         registry.register_with_unit(name, help, Unit::Seconds, obtained.clone());
         registry.register("renewals", "Credentials that came", renewals.clone());

@@ -2,8 +2,13 @@
 
 use std::{process::Stdio, time::Duration};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::{
+    fs::{Access, access},
+    process::{Pid, Signal, kill_process_group},
+};
 use tokio::process::Command;
+
+use crate::client::ClientError;
 
 /// A command, as its argument list: no shell looks at it, and no secret is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +21,24 @@ pub struct OnChange {
     pub deadline: Duration,
     /// Its environment. Not that of the agent, where platforms put what subject tokens are asked for with.
     pub environment: Vec<(String, String)>,
+}
+
+/// Whether `program` of the credential called `name` is there and ours to run: before anything is asked for, not after the first
+/// renewal.
+///
+/// # Errors
+/// It is not there, is no file, or may not be executed by us.
+pub fn look(name: &str, program: &str) -> Result<(), ClientError> {
+    let found = std::fs::metadata(program).and_then(|found| {
+        if !found.is_file() {
+            return Err(std::io::Error::other("is no file, expected a program"));
+        }
+        Ok(access(program, Access::EXEC_OK)?)
+    });
+    found.map_err(|error| {
+        ClientError::usage(format!("`on_change` of `{name}`: `{program}`: {error}"))
+            .hint("name a program that the agent's user can run, by its whole path")
+    })
 }
 
 impl OnChange {

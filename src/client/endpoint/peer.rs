@@ -1,5 +1,5 @@
 //! Whose program the other end of a TCP connection on this machine is: `SO_PEERCRED` exists for Unix sockets alone, but the
-//! kernel's table of TCP sockets (proc(5), `/proc/net/tcp`) names the user that made each.
+//! kernel's table of TCP sockets (proc(5), `/proc/self/net/tcp`) names the user that made each.
 //!
 //! The user is the one that made the *socket*. A program that hands its socket to another one has decided by itself.
 
@@ -12,6 +12,8 @@ use std::{
 /// The kernel's name of a connection that is open at both ends. A row in any other state may have lost its owner, and then says 0,
 /// which is root.
 const ESTABLISHED: &str = "01";
+/// The tables of IPv4 and IPv6. Not `/proc/net`: where a unit says `ProcSubset=pid`, all of `/proc` but processes is hidden.
+const TABLES: [&str; 2] = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
 
 /// The user that made the socket at `peer` which is connected to `ours`.
 ///
@@ -19,17 +21,13 @@ const ESTABLISHED: &str = "01";
 /// No table can be read, or none has such a socket: the other end is gone, or not on this machine.
 pub fn owner_of(peer: SocketAddr, ours: SocketAddr) -> io::Result<u32> {
     // A socket of IPv6 may speak IPv4 (RFC 4291 section 2.5.5.2); then it stands in the other table.
-    let plain = (peer.ip(), "/proc/net/tcp");
-    let mapped = match peer.ip() {
-        IpAddr::V4(four) => (IpAddr::V6(four.to_ipv6_mapped()), "/proc/net/tcp6"),
-        IpAddr::V6(_) => (peer.ip(), "/proc/net/tcp6"),
-    };
-    for (like, table) in [plain, mapped] {
-        if like.is_ipv6() != table.ends_with('6') {
+    for (table, wide) in TABLES.into_iter().zip([false, true]) {
+        if peer.is_ipv6() && !wide {
             continue;
         }
-        let row = Row::of(peer, ours, like.is_ipv6());
-        for line in BufReader::new(File::open(table)?).lines() {
+        let row = Row::of(peer, ours, wide);
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("`{table}`: {error}"));
+        for line in BufReader::new(File::open(table).map_err(named)?).lines() {
             if let Some(uid) = row.owner(&line?) {
                 return Ok(uid);
             }
@@ -95,6 +93,12 @@ mod tests {
             drop(client);
             assert!(owner_of(from, server.local_addr().unwrap()).is_err(), "closed is nobody's");
         }
+    }
+
+    /// With `ProcSubset=pid`, there is no `/proc/net`.
+    #[test]
+    fn the_tables_are_those_that_a_process_finds_below_its_own_name() {
+        assert!(TABLES.iter().all(|table| table.starts_with("/proc/self/")));
     }
 
     #[test]

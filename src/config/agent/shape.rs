@@ -50,7 +50,7 @@ static TOKEN: Fields = Fields {
         Field::optional(
             "platform",
             "The platform that is asked for it, as `cambio exchange --platform` names it",
-            Shape::Text,
+            Shape::Choice(PLATFORM_NAMES),
         ),
         Field::optional(
             "audience",
@@ -59,6 +59,30 @@ static TOKEN: Fields = Fields {
         ),
     ],
 };
+
+/// [`crate::client::ambient::PLATFORMS`] by name, with what people call them; a test compares.
+const PLATFORM_NAMES: &[(&str, &str)] = &[
+    ("forgejo", "Forgejo Actions"),
+    ("github", "GitHub Actions"),
+    ("gitlab", "GitLab CI"),
+    ("buildkite", "Buildkite"),
+    ("circleci", "CircleCI"),
+    ("bitbucket", "Bitbucket Pipelines"),
+    ("azure-devops", "Azure DevOps"),
+    ("terraform", "HCP Terraform"),
+    ("spacelift", "Spacelift"),
+    ("semaphore", "Semaphore"),
+    ("vercel", "Vercel"),
+    ("modal", "Modal"),
+    ("jenkins", "Jenkins"),
+    ("fly", "Fly.io"),
+    ("kubernetes", "Kubernetes"),
+    ("spiffe", "a SPIFFE workload"),
+    ("azure-app-service", "Azure App Service, Functions or Container Apps"),
+    ("aws", "AWS"),
+    ("google", "Google Cloud"),
+    ("azure", "an Azure virtual machine"),
+];
 
 static LISTEN: Fields = Fields {
     what: "the agent's listeners",
@@ -194,4 +218,16 @@ const FORMATS: &[(&str, &str)] = &[
 pub(super) fn format(word: &str) -> Option<Format> {
     FORMATS.iter().find(|(name, _)| *name == word)?;
     Format::ALL.into_iter().find(|format| format.as_str() == word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PLATFORM_NAMES;
+    use crate::client::ambient::PLATFORMS;
+
+    #[test]
+    fn a_platform_that_is_named_is_one_that_can_be_asked() {
+        let all: Vec<_> = PLATFORMS.iter().map(|one| (one.name, one.title)).collect();
+        assert_eq!(PLATFORM_NAMES, all);
+    }
 }

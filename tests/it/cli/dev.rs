@@ -128,6 +128,13 @@ fn the_lines_that_dev_prints_work_as_pasted() -> Outcome {
         let found = answer.get("token_type").or_else(|| answer.get("error"));
         assert_eq!(found, Some(&expected.into()), "{line}\n{answer}");
     }
+    // And the one for the client.
+    let client = dev.said.lines().find(|line| line.contains(" exec ")).ok_or("no such line")?;
+    let output = Command::new("sh").args(["-c", client]).current_dir(folder.path()).output()?;
+    let told = String::from_utf8_lossy(&output.stderr);
+    let token = String::from_utf8(output.stdout)?;
+    assert!(output.status.success() && token.split('.').count() == 3, "{client}\n{told}");
+    assert!(told.contains("found the token of GitHub Actions"), "{told}");
     for line in dev
         .said
         .lines()

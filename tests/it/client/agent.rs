@@ -10,7 +10,7 @@ use std::{
 use cambio::{
     client::{
         ClientError, Format, Kept,
-        agent::{Board, OnChange, Ward, board::Counters},
+        agent::{Board, OnChange, Ward, board::Counters, command},
         endpoint::Served,
         files::{Destination, Readers},
         format::Style,
@@ -41,8 +41,9 @@ struct Stage {
 }
 
 async fn kept(token: &str, generation: u64) -> Arc<Kept> {
-    let issued = Some(Arc::new(issued(token, JWT).await));
-    Arc::new(Kept { issued, trouble: None, generation })
+    let issued = issued(token, JWT).await;
+    let newest = Some((issued.asked_at, issued.ends));
+    Arc::new(Kept { issued: Some(Arc::new(issued)), trouble: None, generation, newest })
 }
 
 fn trouble() -> Trouble {
@@ -157,9 +158,24 @@ async fn files_and_command_follow_the_credential_and_go_when_it_is_over() {
     stage.keep.send_replace(kept("a.b.two", 2).await);
     until(&runs, Some("a.b.one\na.b.two\n")).await;
     // Its true end.
-    let over = Kept { issued: None, trouble: Some(trouble()), generation: 2 };
+    let over = Kept {
+        trouble: Some(trouble()),
+        generation: 2,
+        newest: stage.keep.borrow().newest,
+        ..Kept::default()
+    };
     stage.keep.send_replace(Arc::new(over));
     until(&token, None).await;
+    // When the last one came is known all the same.
+    let (metrics, at) = (stage.metrics().await, NOW);
+    for line in [
+        format!(
+            "cambio_agent_credential_obtained_timestamp_seconds{{credential=\"orders\"}} {at}.9\n"
+        ),
+        "cambio_agent_credential_expiry_seconds{credential=\"orders\"} 0.0\n".to_owned(),
+    ] {
+        assert!(metrics.contains(&line), "{line}{metrics}");
+    }
     stage.keep.send_replace(kept("a.b.three", 3).await);
     until(&runs, Some("a.b.one\na.b.two\na.b.three\n")).await;
     let metrics = stage.metrics().await;
@@ -203,6 +219,24 @@ async fn a_command_is_given_its_words_and_its_credential_and_nothing_else() {
     );
     let nothing = OnChange { program: "/nothing/here".to_owned(), ..shell("") };
     assert!(nothing.run("orders").await.unwrap_err().contains("No such file"));
+}
+
+#[test]
+fn a_command_that_can_not_be_run_is_told_before_anything_starts() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("reload");
+    fs::write(&file, "#!/bin/sh\n").unwrap();
+    command::look("orders", "/bin/sh").unwrap();
+    for (program, why) in [
+        ("/nothing/here", "No such file"),
+        (home.path().to_str().unwrap(), "is no file"),
+        (file.to_str().unwrap(), "Permission denied"),
+    ] {
+        let error = command::look("orders", program).unwrap_err();
+        let begins = format!("`on_change` of `orders`: `{program}`: {why}");
+        assert!(error.message.starts_with(&begins), "{error}");
+        assert_eq!(error.fault, cambio::client::Fault::Usage);
+    }
 }
 
 #[tokio::test]

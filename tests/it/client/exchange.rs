@@ -30,7 +30,7 @@ use cambio::{
 use serde_json::{Value, json};
 use tempfile::tempdir;
 use tokio::{
-    io::AsyncReadExt as _,
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpSocket},
 };
 use tokio_util::sync::CancellationToken;
@@ -149,6 +149,41 @@ async fn a_refusal_is_told_with_its_exchange_and_the_line_to_type() {
          hint: whoever runs the broker types `cambio policy explain ex_1`"
     );
     assert_eq!(asked, 1);
+}
+
+#[tokio::test]
+async fn a_target_that_is_not_had_is_named_with_what_that_can_mean() {
+    let replies = [refusal(400, "invalid_target"), refusal(400, "invalid_scope")];
+    let broker = StandIn::at_loopback(replies).await;
+    for hint in [
+        "`jwt/oders`: no such target, or none for you; whoever runs the broker types `cambio policy explain ex_1`",
+        "whoever runs the broker types `cambio policy explain ex_1`",
+    ] {
+        let Ok(Answer::Refused(refused)) = ask(&broker.url).await else { panic!("not refused") };
+        assert_eq!(refused.of(Some("jwt/oders")).hint.as_deref(), Some(hint));
+    }
+    // It is there, and has several roles: the broker's own words say what to do.
+    let several = json!({ "error": "invalid_target", "error_description": "more than one role is permitted: …" });
+    let broker = StandIn::at_loopback([Reply::json(400, several)]).await;
+    let Ok(Answer::Refused(refused)) = ask(&broker.url).await else { panic!("not refused") };
+    assert_eq!(refused.of(Some("jwt/orders")).hint, None);
+}
+
+/// As somebody does who writes `https` where plain http is spoken.
+#[tokio::test]
+async fn a_server_without_tls_is_told_as_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let answer = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
+        }
+    });
+    let error = ask(&format!("https://{at}")).await.unwrap_err();
+    let hint = error.hint.unwrap();
+    assert!(hint.starts_with("what listens there does not speak TLS: "), "{hint}");
+    assert!(error.message.contains("InvalidContentType"), "{}", error.message);
 }
 
 #[tokio::test]

@@ -139,13 +139,20 @@ async fn what_can_not_be_started_leaves_no_lease_behind() {
         codes.push(done.await.unwrap().status.code());
     }
     assert_eq!(codes, [Some(127), Some(126)]);
-    let two = ["--get", "jwt/a", "--get", "jwt/b"];
+    let two = ["--get", "jwt/a", "--get", "jwt/b:read"];
+    let mut told = Vec::new();
     for expected in [1, 2] {
         let done = run(&broker, &two, "echo ran", &[]).await;
         assert_eq!((done.status.code(), text(&done.stdout).as_str()), (Some(expected), ""));
+        told.push(text(&done.stderr));
     }
     let revoked = lines(&broker).iter().filter(|line| *line == "POST /revoke").count();
     assert_eq!(revoked, 5);
+    // Which of the two, and what follows.
+    let refused = "error: `jwt/b:read`: refused: `invalid_grant`: without a description (exchange `ex_2`); the command is not started\n";
+    assert!(told[0].contains(refused), "{}", told[0]);
+    assert!(told[0].contains("`jwt/a`: issued a token"), "{}", told[0]);
+    assert!(told[1].contains("; the command is not started"), "{}", told[1]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

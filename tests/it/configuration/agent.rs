@@ -54,6 +54,15 @@ fn a_small_file_is_read_and_its_defaults_are_the_careful_ones() {
 }
 
 #[test]
+fn a_platform_is_one_that_we_know() {
+    assert_snapshot!(said("{ file: token }", "{ platform: gihub }"), @r#"
+    agent.yaml:3:20: `platform` is `gihub`, expected `forgejo`, `github`, `gitlab`, `buildkite`, `circleci`, `bitbucket`, `azure-devops`, `terraform`, `spacelift`, `semaphore`, `vercel`, `modal`, `jenkins`, `fly`, `kubernetes`, `spiffe`, `azure-app-service`, `aws`, `google` or `azure`
+      hint: did you mean `github`?
+    "#);
+    assert_eq!(said("{ file: token }", "{ platform: github }"), "nothing");
+}
+
+#[test]
 fn a_token_goes_over_tls_and_comes_from_one_place() {
     assert_snapshot!(said("https://cambio", "http://cambio"), @r#"
     agent.yaml:2:9: `broker`: `http://cambio.example.com` is neither https nor http on loopback
