@@ -95,7 +95,7 @@ impl Clock for SystemClock {
         Instant::default().plus(since_epoch)
     }
 
-    /// `CLOCK_BOOTTIME`: since the machine began, its sleep included (clock_gettime(2)).
+    /// `CLOCK_BOOTTIME`: since the machine began, its sleep included (`clock_gettime(2)`).
     fn elapsed(&self) -> Duration {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         let seconds = u64::try_from(time.tv_sec).unwrap_or_default();

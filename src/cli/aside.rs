@@ -58,7 +58,7 @@ impl Aside {
                 Ok(()) => self.open = self.open.saturating_sub(1),
                 // Once: whoever does not read now is not waited for at each line.
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    self.stuck = true
+                    self.stuck = true;
                 }
             }
         }

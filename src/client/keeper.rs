@@ -293,8 +293,8 @@ impl Keeper {
                     done = &mut attempt => break done,
                     () = stop.cancelled() => {
                         let last = tokio::time::timeout(LAST_ANSWER, &mut attempt).await;
-                        let lost = || ClientError::unreachable("no answer came").unsure();
-                        break last.unwrap_or_else(|_| Err(lost()));
+                        let silence = || ClientError::unreachable("no answer came").unsure();
+                        break last.unwrap_or_else(|_| Err(silence()));
                     }
                     // The broker may be silent for longer than the credential lives.
                     () = tokio::time::sleep(self.until_end()) => self.drop_what_is_over(),

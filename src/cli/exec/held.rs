@@ -325,7 +325,7 @@ impl Held {
         if words != self.behind {
             match &words {
                 Some(why) => {
-                    talk.say(format_args!("error: the command's files are not up to date: {why}"))
+                    talk.say(format_args!("error: the command's files are not up to date: {why}"));
                 }
                 None => talk.say("the command's files are up to date again"),
             }

@@ -207,8 +207,9 @@ async fn the_last_good_one_is_kept_until_its_true_end_and_then_it_is_gone_and_th
     assert_eq!(gone.unwrap().as_secs(), 30);
     assert!(troubled.unwrap() < Duration::from_secs(28), "{troubled:?}");
     stage.stop.cancel();
-    // It is over by our clock, and may not be by the broker's.
-    assert_eq!(stage.leases.await.unwrap().len(), 1);
+    // It is over by our clock, and may not be by the broker's: it is ended now, or handed over to be.
+    let left = stage.leases.await.unwrap().len();
+    assert_eq!(left + stage.script.ended.lock().unwrap().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -220,8 +221,9 @@ async fn one_that_ends_while_nobody_answers_is_gone_at_its_end_with_words() {
     assert_eq!(began.elapsed().as_secs(), 9);
     assert_eq!(kept.trouble.as_ref().unwrap().what.message, "no answer came yet");
     stage.stop.cancel();
-    // It is over by our clock, and may not be by the broker's.
-    assert_eq!(stage.leases.await.unwrap().len(), 1);
+    // It is over by our clock, and may not be by the broker's: it is ended now, or handed over to be.
+    let left = stage.leases.await.unwrap().len();
+    assert_eq!(left + stage.script.ended.lock().unwrap().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -284,7 +286,7 @@ async fn a_wall_clock_that_is_set_back_keeps_nothing_alive_and_stops_no_renewal(
     stage.script.clock.1.fetch_sub(3_600, Ordering::SeqCst);
     stage.kept.wait_for(|kept| kept.generation == 2).await.unwrap();
     let seen = stage.script.seen.lock().unwrap().clone();
-    assert!((36..=41).contains(&seen[1].as_secs()), "{seen:?}");
+    assert!((34..=40).contains(&seen[1].as_secs()), "{seen:?}");
     // The second one ends in the middle of an attempt, while the clock is set back again.
     stage.script.clock.1.fetch_sub(3_600, Ordering::SeqCst);
     stage.kept.wait_for(|kept| kept.issued.is_none()).await.unwrap();
