@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod admin;
 mod agent;
+mod aside;
 mod asking;
 mod block;
 mod config;

@@ -50,22 +50,37 @@ pub struct ClientError {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
+    /// Whether a credential may have been made that nobody has: the request may have arrived, and its answer did not.
+    pub unsure: bool,
+    /// A lease that was made all the same, and that is not ended.
+    pub lease: Option<Lease>,
 }
 
 impl ClientError {
     /// Somebody said no.
     pub fn refused(message: impl fmt::Display) -> Self {
-        Self { fault: Fault::Refused, message: message.to_string(), hint: None }
+        Self::of(Fault::Refused, &message)
     }
 
     /// The caller has to change something.
     pub fn usage(message: impl fmt::Display) -> Self {
-        Self { fault: Fault::Usage, message: message.to_string(), hint: None }
+        Self::of(Fault::Usage, &message)
     }
 
     /// Somebody who is needed did not answer.
     pub fn unreachable(message: impl fmt::Display) -> Self {
-        Self { fault: Fault::Unreachable, message: message.to_string(), hint: None }
+        Self::of(Fault::Unreachable, &message)
+    }
+
+    fn of(fault: Fault, message: &impl fmt::Display) -> Self {
+        Self { fault, message: message.to_string(), hint: None, unsure: false, lease: None }
+    }
+
+    /// The same, where a credential may have been made that nobody has.
+    #[must_use]
+    pub const fn unsure(mut self) -> Self {
+        self.unsure = true;
+        self
     }
 
     /// The same, with what to do about it.

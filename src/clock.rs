@@ -71,10 +71,17 @@ impl fmt::Display for Instant {
 /// Duties, held by `tests/it/conformance/clock.rs`:
 ///
 /// 1. `now` never blocks and never fails;
-/// 2. it is the wall clock (or a test's idea of it): callers must expect it to step either way.
+/// 2. it is the wall clock (or a test's idea of it): callers must expect it to step either way;
+/// 3. `elapsed` never goes back, and nobody sets it.
 pub trait Clock: fmt::Debug + Send + Sync {
     /// The current instant.
     fn now(&self) -> Instant;
+
+    /// How long it is since some moment that is the same for as long as the process runs; a machine's sleep counts. For lengths of
+    /// time that must hold while somebody sets the wall clock. Unless a clock knows better, it is the wall clock's time.
+    fn elapsed(&self) -> Duration {
+        self.now().since(Instant::default())
+    }
 }
 
 /// The machine's wall clock.
@@ -86,6 +93,13 @@ impl Clock for SystemClock {
     fn now(&self) -> Instant {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Instant::default().plus(since_epoch)
+    }
+
+    /// `CLOCK_BOOTTIME`: since the machine began, its sleep included (`clock_gettime(2)`).
+    fn elapsed(&self) -> Duration {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+        Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
     }
 }
 

@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, builder::PossibleValuesParser};
 
 use super::{Failure, token};
+pub(super) use crate::client::revoke::ENDING;
 use crate::{
     client::{
         Broker, ClientError, Errand, Fault, Issued, Machine, Patience, TokenSource,
@@ -153,13 +154,6 @@ impl Asking {
         Patience { total: self.deadline, ..Patience::default() }
     }
 }
-
-/// How long a client goes on to end a lease that nobody will use. Behind that, the lease's own end.
-pub(super) const ENDING: Patience = Patience {
-    total: Duration::from_secs(15),
-    first: Duration::from_millis(250),
-    most: Duration::from_secs(4),
-};
 
 /// What was issued, on one line. Nothing secret is in it.
 pub(super) fn summary(issued: &Issued) -> String {

@@ -14,6 +14,7 @@ use serde_json::json;
 use super::{
     Failure, Talk,
     asking::{Asking, ENDING, summary, variable},
+    harden::hide,
 };
 use crate::{
     chance::SystemChance,
@@ -83,6 +84,7 @@ fn format_parser() -> impl clap::builder::TypedValueParser<Value = Format> {
 type Outcome = Result<Option<Rendered>, Failure>;
 
 pub(super) async fn run(exchange: Exchange, talk: &mut Talk) -> Result<(), Failure> {
+    hide()?;
     let format = exchange.format_for(talk)?;
     exchange.check(format)?;
     let machine = Machine::of(Environment::of(std::env::vars_os()));

@@ -1,6 +1,7 @@
 //! `cambio exec -- CMD`: a command with credentials, for as long as it runs.
 
 use std::{
+    collections::BTreeSet,
     ffi::{OsStr, OsString},
     io,
     os::unix::ffi::OsStrExt as _,
@@ -10,7 +11,12 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use tokio::process::{Child, Command};
+use tokio::{
+    process::{Child, Command},
+    sync::mpsc,
+    task::JoinHandle,
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -21,7 +27,8 @@ use super::{
 use crate::{
     chance::SystemChance,
     client::{
-        Answer, Broker, Environment, Errand, Issued, Keeper, Lease, Machine, Waiting, ambient,
+        Answer, Broker, ClientError, Environment, Errand, Issued, Keeper, Lease, Machine, Waiting,
+        ambient,
         child::{self, Came, Signals},
         format::Variable,
         handover,
@@ -97,8 +104,9 @@ impl Wanted {
     }
 }
 
-/// How long an exchange that is under way may go on when we are to stop: what it brings has to be ended.
-const LAST_ANSWER: Duration = Duration::from_secs(5);
+/// For how long a signal changes nothing while leases are ended. A signal for the whole group came to us as well as to the command,
+/// and is with us only when the command is gone already: it asks for nothing more. Who wants us to give up asks later, or again.
+const STUBBORN: Duration = Duration::from_secs(2);
 
 /// Why the command is not started.
 enum Stopped {
@@ -109,8 +117,20 @@ enum Stopped {
 /// A credential, and which token it was had with.
 type Had = (Issued, [u8; 32]);
 
+/// What there was before the command, to be ended whatever becomes of it.
+#[derive(Default)]
+struct Gained {
+    had: Vec<Had>,
+    /// Leases whose credential nobody could read.
+    orphans: Vec<Lease>,
+    /// Variables in which the subject token came.
+    carriers: BTreeSet<OsString>,
+}
+
 pub(super) async fn run(exec: Exec, talk: &mut Talk) -> Result<Exit, Failure> {
     hide()?;
+    // Who reads our words may have stopped reading: that must not keep a lease alive, or a signal from the command.
+    talk.never_blocked();
     let tracker = TaskTracker::new();
     // Before anything is asked for: whoever stops us now leaves no lease behind.
     let mut signals = Signals::listen(&tracker)
@@ -118,11 +138,12 @@ pub(super) async fn run(exec: Exec, talk: &mut Talk) -> Result<Exit, Failure> {
     let machine = Arc::new(Machine::of(Environment::of(std::env::vars_os())));
     let broker = exec.asking.broker(&machine)?;
     let wanted = exec.wanted(broker.clone())?;
-    let mut had = Vec::new();
-    let acquired = exec.acquire(&wanted, &machine, &mut signals, &mut had, talk).await;
+    let mut gained = Gained::default();
+    let acquired = exec.acquire(&wanted, &machine, &mut signals, &mut gained, talk).await;
+    let Gained { had, orphans, carriers } = gained;
     if let Err(stopped) = acquired {
-        let leases = had.iter().filter_map(|(issued, _)| issued.lease()).collect();
-        end_all(leases, &broker, &tracker, &mut signals, talk).await;
+        let leases = had.iter().filter_map(|(issued, _)| issued.lease()).chain(orphans).collect();
+        end_all(leases, Vec::new(), &broker, &tracker, &mut signals, talk).await;
         return match stopped {
             Stopped::Failed(failure) => Err(failure),
             Stopped::Signal(came) => Ok(Exit::Of(came.exit_code())),
@@ -142,7 +163,7 @@ pub(super) async fn run(exec: Exec, talk: &mut Talk) -> Result<Exit, Failure> {
     }
     let tasks: Vec<_> =
         keepers.into_iter().map(|keeper| tracker.spawn(keeper.keep(stop.clone()))).collect();
-    let exit = match exec.start(&mut held, &machine, &stop).await {
+    let exit = match exec.start(&mut held, &machine, &carriers, &stop).await {
         Ok(Ok(mut child)) => match held.attend(&mut child, &mut signals, talk).await {
             Ok(status) => Ok(Exit::Of(child::exit_code(status))),
             Err(error) => {
@@ -159,11 +180,8 @@ pub(super) async fn run(exec: Exec, talk: &mut Talk) -> Result<Exit, Failure> {
     // First what is secret, then what takes time.
     held.close(talk);
     stop.cancel();
-    let mut leases = Vec::new();
-    for task in tasks {
-        leases.extend(task.await.unwrap_or_default());
-    }
-    end_all(leases, &broker, &tracker, &mut signals, talk).await;
+    end_all(orphans, tasks, &broker, &tracker, &mut signals, talk).await;
+    held.tell_lost(talk);
     exit
 }
 
@@ -186,31 +204,66 @@ impl Exec {
         Ok(each.collect())
     }
 
-    /// One after the other: what is had when this stops is in `had`, to be ended.
+    /// One after the other: what is had when this stops is in `gained`, to be ended.
     async fn acquire(
         &self,
         wanted: &[Wanted],
         machine: &Machine,
         signals: &mut Signals,
-        had: &mut Vec<Had>,
+        gained: &mut Gained,
         talk: &mut Talk,
     ) -> Result<(), Stopped> {
-        let mut waiting = Waiting::begin(self.asking.patience(), &SystemChance);
+        let stop = CancellationToken::new();
+        let mut waiting = Waiting::begin(self.asking.patience(), &SystemChance).until(stop.clone());
         for one in wanted {
-            let mut attempt = pin!(acquire(one, machine, &mut waiting, talk));
-            let done = tokio::select! {
-                done = &mut attempt => done,
-                came = signals.end() => {
-                    if let Ok(Ok(late)) = tokio::time::timeout(LAST_ANSWER, attempt).await {
-                        had.push(late);
+            let carriers = self.hide_platform.then_some(&mut gained.carriers);
+            let (done, stopped) = {
+                let mut attempt = pin!(acquire(one, machine, &mut waiting, &stop, carriers, talk));
+                let mut stopped: Option<(Came, Instant)> = None;
+                let done = loop {
+                    tokio::select! {
+                        done = &mut attempt => break Some(done),
+                        came = signals.end() => match stopped {
+                            // An exchange that is under way goes on to its answer, for as long as that may take: what it brings has
+                            // to be ended.
+                            None => {
+                                stop.cancel();
+                                stopped = Some((came, Instant::now()));
+                            }
+                            Some((_, since)) if since.elapsed() >= STUBBORN => break None,
+                            Some(_) => {}
+                        },
                     }
-                    return Err(Stopped::Signal(came));
-                }
+                };
+                (done, stopped)
             };
-            had.push(done.map_err(|failure| {
-                let (of, not) = (one.label(), "the command is not started");
-                Stopped::Failed(failure.about(format_args!("`{of}`")).also(not))
-            })?);
+            let lost = |why: &dyn std::fmt::Display| {
+                let target = &one.target;
+                format!(
+                    "warning: a credential of `{target}` may exist that nobody has, until it ends by itself: {why}"
+                )
+            };
+            let unsure = match done {
+                Some(Ok(one)) => {
+                    gained.had.push(one);
+                    None
+                }
+                Some(Err(mut error)) => {
+                    gained.orphans.extend(error.lease.take());
+                    if stopped.is_none() {
+                        let failure = Failure::from(error).about(format_args!("`{}`", one.label()));
+                        return Err(Stopped::Failed(failure.also("the command is not started")));
+                    }
+                    error.unsure.then(|| lost(&error))
+                }
+                None => Some(lost(&"told to stop before the broker answered")),
+            };
+            if let Some((came, _)) = stopped {
+                if let Some(words) = unsure {
+                    talk.say(words);
+                }
+                return Err(Stopped::Signal(came));
+            }
         }
         Ok(())
     }
@@ -220,6 +273,7 @@ impl Exec {
         &self,
         held: &mut Held,
         machine: &Machine,
+        carriers: &BTreeSet<OsString>,
         stop: &CancellationToken,
     ) -> Result<io::Result<Child>, Failure> {
         let variables = match self.hand {
@@ -237,6 +291,9 @@ impl Exec {
         }
         if self.hide_platform {
             for name in handover::PLATFORM_TOKENS.into_iter().chain(self.asking.token_variable()) {
+                command.env_remove(name);
+            }
+            for name in carriers {
                 command.env_remove(name);
             }
         }
@@ -267,10 +324,23 @@ async fn acquire(
     wanted: &Wanted,
     machine: &Machine,
     waiting: &mut Waiting<'_>,
+    stop: &CancellationToken,
+    carriers: Option<&mut BTreeSet<OsString>>,
     talk: &mut Talk,
-) -> Result<Had, Failure> {
+) -> Result<Had, ClientError> {
     let errand = &wanted.errand;
-    let subject = errand.subject(machine, waiting).await?;
+    let subject = tokio::select! {
+        biased;
+        () = stop.cancelled() => return Err(ClientError::unreachable("told to stop")),
+        subject = errand.subject(machine, waiting) => subject?,
+    };
+    if let Some(carriers) = carriers {
+        // Whatever the platform calls it: GitLab's jobs choose the name.
+        let token = subject.token.reveal();
+        let all = machine.environment.all();
+        let found = all.filter(|(_, value)| value.as_bytes().trim_ascii() == token);
+        carriers.extend(found.map(|(name, _)| name.to_owned()));
+    }
     if let Some((title, place)) = &subject.place {
         talk.say(format_args!("found the token of {title}: {place}"));
     }
@@ -285,7 +355,7 @@ async fn acquire(
             {
                 talk.say(format_args!("`{}`: {words}", wanted.label()));
             }
-            Err(refused.of(errand.audience.as_deref()).into())
+            Err(refused.of(errand.audience.as_deref()))
         }
     }
 }
@@ -307,33 +377,50 @@ fn keepers(wanted: &[Wanted], had: Vec<Had>, machine: &Arc<Machine>) -> (Vec<Kee
     each.unzip()
 }
 
-/// Ends them all at once, and says which could not be.
+/// Ends them all at once, and what `keepers` leave as it comes, and says which could not be.
 async fn end_all(
     leases: Vec<Lease>,
+    keepers: Vec<JoinHandle<Vec<Lease>>>,
     broker: &Broker,
     tracker: &TaskTracker,
     signals: &mut Signals,
     talk: &mut Talk,
 ) {
-    let tasks: Vec<_> = leases
-        .into_iter()
-        .map(|lease| {
-            let broker = broker.clone();
-            tracker.spawn(async move {
-                let mut waiting = Waiting::begin(ENDING, &SystemChance);
-                lease.revoke(&broker, &mut waiting).await
-            })
-        })
-        .collect();
-    for task in tasks {
-        tokio::select! {
-            done = task => if let Ok(Err(error)) = done {
-                talk.say(format_args!("warning: {error}; it ends by itself in the end"));
-            },
-            came = signals.end() => {
-                talk.say(format_args!("warning: {} before every lease was ended; they end by themselves", came.name));
-                return;
+    let (words, mut said) = mpsc::unbounded_channel();
+    let end = |lease: Lease, broker: Broker, words: mpsc::UnboundedSender<String>| async move {
+        let mut waiting = Waiting::begin(ENDING, &SystemChance);
+        if let Err(error) = lease.revoke(&broker, &mut waiting).await {
+            let _ = words.send(format!("warning: {error}; it ends by itself in the end"));
+        }
+    };
+    for lease in leases {
+        tracker.spawn(end(lease, broker.clone(), words.clone()));
+    }
+    for keeper in keepers {
+        let (tasks, broker, words) = (tracker.clone(), broker.clone(), words.clone());
+        tracker.spawn(async move {
+            for lease in keeper.await.unwrap_or_default() {
+                tasks.spawn(end(lease, broker.clone(), words.clone()));
             }
+        });
+    }
+    // What is left holds the others: when they are gone, so is everything that was to be ended.
+    drop(words);
+    let began = Instant::now();
+    loop {
+        tokio::select! {
+            biased;
+            text = said.recv() => match text {
+                Some(text) => talk.say(text),
+                None => return,
+            },
+            came = signals.end() => if began.elapsed() >= STUBBORN {
+                talk.say(format_args!(
+                    "warning: {} before every lease was ended: credentials may exist until they end by themselves",
+                    came.name
+                ));
+                return;
+            },
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::Exit;
+use super::{Exit, aside::Aside};
 
 /// The one place that writes to the terminal.
 pub struct Talk {
@@ -31,6 +31,12 @@ impl Talk {
         let err_is_terminal = io::stderr().is_terminal();
         let (out, err) = (Box::new(io::stdout()), Box::new(io::stderr()));
         Self { out, err, json, err_is_terminal, failed: None }
+    }
+
+    /// From now on, a stderr that nobody reads holds nobody up.
+    pub(super) fn never_blocked(&mut self) {
+        let err = std::mem::replace(&mut self.err, Box::new(io::sink()));
+        self.err = Box::new(Aside::of(err));
     }
 
     /// Whether data is wanted as JSON.

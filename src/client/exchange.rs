@@ -6,7 +6,10 @@ use reqwest::{Client, RequestBuilder, StatusCode, header};
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::{ClientError, Credential, Waiting, revoke::Lease};
+use super::{
+    ClientError, Credential, Waiting,
+    revoke::{ENDING, Lease},
+};
 use crate::{
     clock::{Clock, Instant},
     json::{self, Limits},
@@ -97,6 +100,8 @@ pub struct Issued {
     pub expires_at: Option<Instant>,
     /// When it was asked for, by this machine's clock.
     pub asked_at: Instant,
+    /// The same moment by [`Clock::elapsed`], which nobody sets.
+    pub asked_after: Duration,
     /// When it ends by this machine's clock, which may differ from the broker's: `expires_in` counted from [`Self::asked_at`],
     /// so never later than the true end. Without it, [`Self::expires_at`].
     pub ends: Option<Instant>,
@@ -116,6 +121,16 @@ impl Issued {
     #[must_use]
     pub const fn reveal_answer(&self) -> &Map<String, Value> {
         &self.members
+    }
+
+    /// How long it is good for: until its end by the wall clock, or for as long as it lives, whichever is over first. Somebody
+    /// may have set the one, and the other knows nothing of the broker's clock. `None`: nobody knows.
+    #[must_use]
+    pub fn left(&self, clock: &dyn Clock) -> Option<Duration> {
+        let ends = self.ends?;
+        let passed = clock.elapsed().saturating_sub(self.asked_after);
+        let left = ends.since(self.asked_at).saturating_sub(passed);
+        Some(left.min(ends.since(clock.now())))
     }
 
     /// The lease with what ends it, where there is one.
@@ -212,10 +227,10 @@ impl Refused {
 impl Asked<'_> {
     /// Asks `broker`, and again while it is sure that the token was not spent: nobody listened, or the broker said
     /// `Retry-After`. An answer that was lost on its way is not asked for again: the token may be spent, and a credential
-    /// may exist.
+    /// may exist. A lease whose credential nobody can read is ended at once.
     ///
     /// # Errors
-    /// No answer of a broker came.
+    /// No answer of a broker came, or none that can be read.
     pub async fn of(
         self,
         broker: &Broker,
@@ -223,7 +238,7 @@ impl Asked<'_> {
         clock: &dyn Clock,
     ) -> Result<Answer, ClientError> {
         loop {
-            let asked_at = clock.now();
+            let asked = (clock.now(), clock.elapsed());
             let unreachable = |error: &WebError| {
                 ClientError::unreachable(format!("no answer from `{}`: {error}", broker.base))
             };
@@ -246,12 +261,13 @@ impl Asked<'_> {
                     return Err(unreachable(&error).hint(hint));
                 }
                 Err(error) => {
-                    return Err(unreachable(&error).hint(
+                    return Err(unreachable(&error).unsure().hint(
                         "the token may be used up: a new attempt needs a new one from the platform",
                     ));
                 }
-                Ok(answered) => match read(&broker.base, &answered, asked_at)? {
-                    Answer::Refused(refused) if refused.is_outage() => {
+                Ok(answered) => match read(&broker.base, &answered, asked) {
+                    Err(error) => return Err(unreadable(error, broker, waiting).await),
+                    Ok(Answer::Refused(refused)) if refused.is_outage() => {
                         let again = match refused.retry_after {
                             Some(after) => waiting.rest(Some(after)).await,
                             None => false,
@@ -260,7 +276,7 @@ impl Asked<'_> {
                             return Ok(Answer::Refused(refused));
                         }
                     }
-                    answer @ (Answer::Issued(_) | Answer::Refused(_)) => return Ok(answer),
+                    Ok(answer @ (Answer::Issued(_) | Answer::Refused(_))) => return Ok(answer),
                 },
             }
         }
@@ -295,7 +311,33 @@ impl Asked<'_> {
 /// How long one answer may take.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-fn read(broker: &str, answered: &web::Answered, asked_at: Instant) -> Result<Answer, ClientError> {
+/// The credential can't be used, and the lease is there all the same: it is ended, or stays in the error for whoever tries again.
+async fn unreadable(mut error: ClientError, broker: &Broker, waiting: &Waiting<'_>) -> ClientError {
+    let Some(lease) = error.lease.take() else { return error };
+    match lease.revoke(broker, &mut waiting.afresh(ENDING)).await {
+        Ok(()) => error.message = format!("{}; its lease `{}` is ended", error.message, lease.id),
+        Err(why) => {
+            error.message = format!("{}; {why}", error.message);
+            error.lease = Some(lease);
+        }
+    }
+    error
+}
+
+/// The lease that an answer names, whatever else is in it.
+fn lease(members: &Map<String, Value>) -> (Option<String>, Option<Secret>) {
+    let of = |name: &str| {
+        let text = members.get("lease").and_then(|lease| lease.get(name)).and_then(Value::as_str);
+        text.map(str::to_owned)
+    };
+    (of("id"), of("token").map(Secret::from))
+}
+
+fn read(
+    broker: &str,
+    answered: &web::Answered,
+    asked: (Instant, Duration),
+) -> Result<Answer, ClientError> {
     let status = answered.status;
     let no_broker = |reason: &dyn fmt::Display| {
         let hint = if status.is_server_error() {
@@ -306,7 +348,9 @@ fn read(broker: &str, answered: &web::Answered, asked_at: Instant) -> Result<Ans
         ClientError::unreachable(format!("`{broker}` answered {status} and {reason}")).hint(hint)
     };
     let members = json::parse_object(&answered.body.0, &Limits::DISCOVERY)
-        .map_err(|error| no_broker(&format_args!("no JSON object: {error}")))?;
+        .map_err(|error| no_broker(&format_args!("no JSON object: {error}")))
+        // Something may have been made, and nobody can read what.
+        .map_err(|error| if status == StatusCode::OK { error.unsure() } else { error })?;
     let said = |name: &str| members.get(name).and_then(Value::as_str).map(str::to_owned);
     if status != StatusCode::OK {
         let code = said("error").ok_or_else(|| no_broker(&"no `error` in it"))?;
@@ -320,6 +364,24 @@ fn read(broker: &str, answered: &web::Answered, asked_at: Instant) -> Result<Ans
             retry_after: after.map(Duration::from_secs),
         }));
     }
+    let (lease_id, lease_token) = lease(&members);
+    let made = lease_id.clone().zip(lease_token.clone()).map(|(id, token)| Lease { id, token });
+    issued(members, asked, (lease_id, lease_token), &no_broker).map_err(|error| ClientError {
+        // Without a lease, there is nothing to end it by.
+        unsure: made.is_none(),
+        lease: made,
+        ..error
+    })
+}
+
+/// RFC 8693 section 2.2.1.
+fn issued(
+    members: Map<String, Value>,
+    (asked_at, asked_after): (Instant, Duration),
+    (lease_id, lease_token): (Option<String>, Option<Secret>),
+    no_broker: &dyn Fn(&dyn fmt::Display) -> ClientError,
+) -> Result<Answer, ClientError> {
+    let said = |name: &str| members.get(name).and_then(Value::as_str).map(str::to_owned);
     let needed = |name: &'static str| {
         said(name)
             .filter(|text| !text.is_empty())
@@ -344,11 +406,6 @@ fn read(broker: &str, answered: &web::Answered, asked_at: Instant) -> Result<Ans
     // Counted from before the request: never later than the true end.
     let told = members.get("expires_in").and_then(Value::as_u64);
     let told = told.map(|seconds| asked_at.plus(Duration::from_secs(seconds)));
-    let lease = |name: &str| {
-        let text = members.get("lease").and_then(|lease| lease.get(name)).and_then(Value::as_str);
-        text.map(str::to_owned)
-    };
-    let (lease_id, lease_token) = (lease("id"), lease("token").map(Secret::from));
     Ok(Answer::Issued(Box::new(Issued {
         access_token: Secret::from(access_token),
         credential,
@@ -357,6 +414,7 @@ fn read(broker: &str, answered: &web::Answered, asked_at: Instant) -> Result<Ans
         scope: said("scope"),
         exchange_id: said("exchange_id"),
         asked_at,
+        asked_after,
         ends: told.or(ends),
         lease_id,
         lease_token,
@@ -366,7 +424,8 @@ fn read(broker: &str, answered: &web::Answered, asked_at: Instant) -> Result<Ans
 
 /// A token with a lease, for tests of what is done with one.
 #[cfg(test)]
-pub(super) fn sample(asked_at: Instant, lives: Duration) -> Issued {
+pub(super) fn sample(clock: &dyn Clock, lives: Duration) -> Issued {
+    let asked_at = clock.now();
     let token = || Secret::from("hush".to_owned());
     let ends = Some(asked_at.plus(lives));
     Issued {
@@ -374,6 +433,7 @@ pub(super) fn sample(asked_at: Instant, lives: Duration) -> Issued {
         credential: Credential::Token(token()),
         expires_at: ends,
         asked_at,
+        asked_after: clock.elapsed(),
         ends,
         scope: None,
         exchange_id: None,

@@ -9,7 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::{fs::statfs, process::geteuid};
+use rustix::{
+    fs::{OFlags, statfs},
+    process::geteuid,
+};
 
 use super::{
     ClientError, Environment,
@@ -82,6 +85,11 @@ impl Folder {
     /// # Errors
     /// It can't be written.
     pub fn put(&self, name: &str, content: &Secret) -> Result<(), ClientError> {
+        if name == LOCK {
+            return Err(ClientError::usage(format!(
+                "`{LOCK}` is the folder's own file: what replaced it would have the folder swept"
+            )));
+        }
         files::place(&self.path(name), content, Readers::Owner, true).map(drop)
     }
 
@@ -171,9 +179,17 @@ fn sweep(parent: &Path) {
 }
 
 fn is_dead(folder: &Path) -> bool {
-    match File::open(folder.join(LOCK)) {
+    // Whoever runs as us may have put anything there: a FIFO would keep us waiting for its writer, a link leads elsewhere.
+    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    let flags = i32::try_from(flags.bits()).unwrap_or_default();
+    match OpenOptions::new().read(true).custom_flags(flags).open(folder.join(LOCK)) {
         Ok(lock) => {
-            !matches!(lock.try_lock(), Err(TryLockError::WouldBlock | TryLockError::Error(_)))
+            let regular = lock.metadata().is_ok_and(|found| found.is_file());
+            regular
+                && !matches!(
+                    lock.try_lock(),
+                    Err(TryLockError::WouldBlock | TryLockError::Error(_))
+                )
         }
         // Its removal was cut off.
         Err(error) => error.kind() == io::ErrorKind::NotFound,
@@ -211,6 +227,8 @@ mod tests {
         assert_eq!(names(&folder.path), ["lock", "token"]);
         folder.remove("token").unwrap();
         folder.remove("token").unwrap();
+        // It would be another file than the one that is locked, and the next run would sweep the living.
+        assert!(folder.put("lock", &Secret::from("hush".to_owned())).is_err());
         folder.close().unwrap();
         assert_eq!(names(parent.path()), Vec::<String>::new());
     }
@@ -231,11 +249,25 @@ mod tests {
         DirBuilder::new().mode(0o700).create(&other).unwrap();
         std::os::unix::fs::symlink(&other, parent.path().join("cambio-exec.link")).unwrap();
 
+        // What hangs whoever opens it, and what leads elsewhere.
+        for name in ["fifo", "lead"] {
+            let folder = parent.path().join(format!("cambio-exec.{name}"));
+            DirBuilder::new().mode(0o700).create(&folder).unwrap();
+            let lock = folder.join(LOCK);
+            if name == "fifo" {
+                let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+                rustix::fs::mknodat(rustix::fs::CWD, &lock, kind, mode, 0).unwrap();
+            } else {
+                fs::write(other.join("free"), "").unwrap();
+                std::os::unix::fs::symlink(other.join("free"), lock).unwrap();
+            }
+        }
+
         let mine = Folder::below(parent.path(), &SeededChance::of(3)).unwrap();
         let name = |folder: &Folder| folder.path.file_name().unwrap().to_str().unwrap().to_owned();
         let mut expected =
             vec![name(&living), name(&mine), "cambio-exec.open".into(), "other".into()];
-        expected.push("cambio-exec.link".into());
+        expected.extend(["link", "fifo", "lead"].map(|name| format!("cambio-exec.{name}")));
         expected.sort();
         assert_eq!(names(parent.path()), expected);
     }

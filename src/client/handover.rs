@@ -187,7 +187,9 @@ pub fn files(parts: &[Part<'_>]) -> Result<Vec<Handed>, ClientError> {
         let mut more = Vec::new();
         match &issued.credential {
             Credential::Token(token) => {
-                more.push(handed(part.name, &format!("{}_FILE", part.name), token.clone()));
+                // Nobody's name for a token is another file's: the folder's lock, libpq's, the endpoint's token.
+                let (file, variable) = (token_file(part.name), format!("{}_FILE", part.name));
+                more.push(handed(&file, &variable, token.clone()));
             }
             Credential::Aws(session) => {
                 let text = shared_credentials(session)?;
@@ -209,13 +211,48 @@ pub fn files(parts: &[Part<'_>]) -> Result<Vec<Handed>, ClientError> {
             }
         }
         for file in more {
-            if all.iter().any(|other| other.variable == file.variable) {
+            if all.iter().any(|other| other.variable == file.variable || other.file == file.file) {
                 return Err(twice(part, &file.variable));
             }
             all.push(file);
         }
     }
     Ok(all)
+}
+
+fn token_file(name: &str) -> String {
+    format!("token-{name}")
+}
+
+/// As [`files`], but a part that can't be handed over in files harms no other one: in its place goes the last one of it that could
+/// be, from `last`, if that is good still, or nothing. Second: which part it was, and why.
+#[must_use]
+pub fn files_of_each(
+    parts: &[Part<'_>],
+    last: &[Option<&Issued>],
+) -> (Vec<Handed>, Vec<(usize, ClientError)>) {
+    let (mut fit, mut unfit) = (Vec::new(), Vec::new());
+    let mut all = Vec::new();
+    for (place, part) in parts.iter().enumerate() {
+        let last = last.get(place).copied().flatten();
+        let ways = [*part, Part { now: last, before: None, ..*part }];
+        for (turn, way) in ways.into_iter().enumerate() {
+            fit.push(way);
+            match files(&fit) {
+                Ok(files) => {
+                    all = files;
+                    break;
+                }
+                Err(error) => {
+                    fit.pop();
+                    if turn == 0 {
+                        unfit.push((place, error));
+                    }
+                }
+            }
+        }
+    }
+    (all, unfit)
 }
 
 fn twice(part: &Part<'_>, variable: &str) -> ClientError {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::chance::Chance;
 
@@ -57,6 +58,7 @@ pub struct Waiting<'a> {
     chance: &'a dyn Chance,
     end: Instant,
     turn: u32,
+    stop: CancellationToken,
 }
 
 impl<'a> Waiting<'a> {
@@ -65,7 +67,20 @@ impl<'a> Waiting<'a> {
     pub fn begin(patience: Patience, chance: &'a dyn Chance) -> Self {
         let now = tokio::time::Instant::now();
         let end = now.checked_add(patience.total).unwrap_or(now);
-        Self { patience, chance, end, turn: 0 }
+        Self { patience, chance, end, turn: 0, stop: CancellationToken::new() }
+    }
+
+    /// The same, that makes no further try once `stop` is cancelled. What is under way goes on: its answer may be a credential.
+    #[must_use]
+    pub fn until(mut self, stop: CancellationToken) -> Self {
+        self.stop = stop;
+        self
+    }
+
+    /// Another one that begins now, whatever is left of this one: to end what was made.
+    #[must_use]
+    pub fn afresh(&self, patience: Patience) -> Self {
+        Self::begin(patience, self.chance)
     }
 
     /// What is left.
@@ -74,7 +89,8 @@ impl<'a> Waiting<'a> {
         self.end.saturating_duration_since(Instant::now())
     }
 
-    /// Waits before the next try. `false`, at once, where the wait would not end in time: then there is no next try.
+    /// Waits before the next try. `false`, at once, where the wait would not end in time, or where we are to stop: then there is
+    /// no next try.
     #[must_use]
     pub async fn rest(&mut self, asked: Option<Duration>) -> bool {
         let mut dice = [u8::MAX];
@@ -85,8 +101,11 @@ impl<'a> Waiting<'a> {
             return false;
         }
         self.turn = self.turn.saturating_add(1);
-        tokio::time::sleep(pause).await;
-        true
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => false,
+            () = tokio::time::sleep(pause) => true,
+        }
     }
 }
 
@@ -127,6 +146,13 @@ mod tests {
         assert!(!waiting.rest(Some(Duration::from_secs(60))).await);
         let short = Patience { total: Duration::from_millis(20), ..PATIENCE };
         assert!(!Waiting::begin(short, &chance).rest(None).await);
+        // Nor once it is told to stop, in the middle of a wait too.
+        let stop = CancellationToken::new();
+        let mut stopped = Waiting::begin(PATIENCE, &chance).until(stop.clone());
+        let (rested, ()) = tokio::join!(stopped.rest(Some(Duration::from_secs(50))), async {
+            stop.cancel();
+        });
+        assert!(!rested);
         let quick = Patience { first: Duration::from_millis(1), ..PATIENCE };
         assert!(Waiting::begin(quick, &chance).rest(None).await);
     }

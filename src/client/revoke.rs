@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use reqwest::{StatusCode, header};
 use serde_json::Value;
 
-use super::{Broker, ClientError, Waiting};
+use super::{Broker, ClientError, Patience, Waiting};
 use crate::{
     json::{self, Limits},
     secret::Secret,
@@ -27,6 +27,12 @@ impl fmt::Debug for Lease {
     }
 }
 
+/// How long a client goes on to end a lease that nobody will use. Behind that, the lease's own end.
+pub const ENDING: Patience = Patience {
+    total: Duration::from_secs(15),
+    first: Duration::from_millis(250),
+    most: Duration::from_secs(4),
+};
 /// How long one answer may take: the broker asks the target meanwhile.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 

@@ -1,6 +1,9 @@
 //! What a running command holds: the newest credentials, in variables or in files, and what is said about them.
 
-use std::{collections::BTreeMap, io, net::Ipv4Addr, pin::pin, process::ExitStatus, sync::Arc};
+use std::{
+    collections::BTreeMap, io, net::Ipv4Addr, pin::pin, process::ExitStatus, sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     process::Child,
@@ -17,7 +20,7 @@ use crate::{
         endpoint::{self, Desk, Served, Whom, aws},
         folder::Folder,
         format::Variable,
-        handover::{self, Handed, Part},
+        handover::{self, Part},
     },
     clock::{Instant, SystemClock},
     secret::Secret,
@@ -33,6 +36,8 @@ pub(super) struct Tended {
     kept: watch::Receiver<Arc<Kept>>,
     now: Option<Arc<Issued>>,
     before: Option<Arc<Issued>>,
+    /// The last one that the command's files hold.
+    placed: Option<Arc<Issued>>,
     generation: u64,
     /// Whether its trouble is told, and its end.
     told: (bool, bool),
@@ -52,6 +57,7 @@ impl Tended {
             kept,
             now: None,
             before: None,
+            placed: None,
             generation: 0,
             told: (false, false),
         };
@@ -68,7 +74,8 @@ impl Tended {
         let kept = Arc::clone(&self.kept.borrow_and_update());
         if kept.generation != self.generation {
             self.generation = kept.generation;
-            self.before = self.now.take();
+            // What the files never held, nobody is in the middle of logging in with.
+            self.before.clone_from(&self.placed);
         }
         self.now.clone_from(&kept.issued);
         kept
@@ -108,6 +115,12 @@ fn is_aws(credential: &Credential) -> bool {
     matches!(credential, Credential::Aws(_))
 }
 
+/// What the files hold of it, as long as it is good.
+fn still_good(one: &Tended) -> Option<Arc<Issued>> {
+    let good = |issued: &&Arc<Issued>| issued.left(&SystemClock).is_none_or(|left| !left.is_zero());
+    one.placed.as_ref().filter(good).cloned()
+}
+
 /// The name of the session at the endpoint.
 const SESSION: &str = "session";
 /// The file with the endpoint's token.
@@ -122,7 +135,12 @@ pub(super) struct Held {
     folder: Option<Folder>,
     by_endpoint: bool,
     written: BTreeMap<String, Secret>,
+    /// Why the files are not what they should be, as it was told.
+    behind: Option<String>,
 }
+
+/// How long after the files could not be brought up to date it is tried again: a volume that is full, a credential that has no file.
+const AGAIN: Duration = Duration::from_secs(5);
 
 impl Held {
     pub(super) fn of(tended: Vec<Tended>, tracker: &TaskTracker) -> Self {
@@ -140,6 +158,7 @@ impl Held {
             folder: None,
             by_endpoint: false,
             written: BTreeMap::new(),
+            behind: None,
         }
     }
 
@@ -161,7 +180,7 @@ impl Held {
     /// All of it in files; the variables tell where.
     pub(super) fn in_files(&mut self, environment: &Environment) -> Result<Vec<Variable>, Failure> {
         let mut variables = handover::beside_files(&self.parts());
-        let files = self.files()?;
+        let files = handover::files(&self.parts_in_files())?;
         let folder = Folder::make(environment, &SystemChance)?;
         for file in files {
             let path = folder.path(&file.file).to_string_lossy().into_owned();
@@ -193,6 +212,14 @@ impl Held {
         let token = aws::draw_token(&SystemChance)?;
         let listener = endpoint::bind((Ipv4Addr::LOCALHOST, 0).into()).await?;
         let at = listener.local_addr().map_err(Failure::unreachable)?;
+        for own in ["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI"]
+        {
+            if variables.iter().any(|other| other.name == own) {
+                return Err(Failure::usage(format!(
+                    "`{own}` is the endpoint's: no token can have a name that leads to it"
+                )));
+            }
+        }
         let mut tell = |name: &str, value: String| {
             variables.push(Variable {
                 name: name.to_owned(),
@@ -221,30 +248,106 @@ impl Held {
         each.collect()
     }
 
-    fn files(&self) -> Result<Vec<Handed>, ClientError> {
-        let mut parts = self.parts();
-        if self.by_endpoint {
-            parts.retain(|part| !part.now.is_some_and(|now| is_aws(&now.credential)));
-        }
-        handover::files(&parts)
+    /// The places of those that go into files.
+    fn in_files_at(&self) -> Vec<usize> {
+        let goes = |one: &Tended| !(self.by_endpoint && one.is_aws());
+        let each = self.tended.iter().enumerate();
+        each.filter(|(_, one)| goes(one)).map(|(place, _)| place).collect()
     }
 
-    /// Writes what changed, and removes what is over: a program that finds no file knows more than one that is refused.
+    fn parts_in_files(&self) -> Vec<Part<'_>> {
+        let (at, parts) = (self.in_files_at(), self.parts());
+        at.into_iter().filter_map(|place| parts.get(place).copied()).collect()
+    }
+
+    /// Writes what changed, and removes what is over: a program that finds no file knows more than one that is refused. Each for
+    /// itself: what is wrong with one credential, or one file, keeps no other from being renewed. The error is the first of them.
     fn write(&mut self) -> Result<(), ClientError> {
         let Some(folder) = &self.folder else { return Ok(()) };
-        let files = self.files()?;
+        let at = self.in_files_at();
+        let last: Vec<Option<Arc<Issued>>> =
+            at.iter().map(|place| self.tended.get(*place).and_then(still_good)).collect();
+        let last: Vec<Option<&Issued>> = last.iter().map(Option::as_deref).collect();
+        let parts = self.parts_in_files();
+        let (files, unfit) = handover::files_of_each(&parts, &last);
+        // What may stay where a new one can't be written.
+        let old: Vec<Part<'_>> = parts
+            .iter()
+            .zip(&last)
+            .map(|(part, last)| Part { now: *last, before: None, ..*part })
+            .collect();
+        let old = handover::files_of_each(&old, &[]).0;
+        let mut wrong = unfit.first().map(|(_, error)| error.clone());
+        let mut late = false;
         for file in &files {
-            if self.written.get(&file.file) != Some(&file.content) {
-                folder.put(&file.file, &file.content)?;
+            if self.written.get(&file.file) == Some(&file.content) {
+                continue;
+            }
+            // A name goes with its password: without the one, not the other.
+            let put = if late && file.variable == "PGSERVICEFILE" {
+                continue;
+            } else {
+                folder.put(&file.file, &file.content)
+            };
+            match put {
+                Ok(()) => {
+                    self.written.insert(file.file.clone(), file.content.clone());
+                }
+                Err(error) => {
+                    late = true;
+                    wrong.get_or_insert(error);
+                    if !old.iter().any(|old| old.file == file.file)
+                        && folder.remove(&file.file).is_ok()
+                    {
+                        self.written.remove(&file.file);
+                    }
+                }
             }
         }
-        for name in self.written.keys() {
-            if !files.iter().any(|file| file.file == *name) {
-                folder.remove(name)?;
+        let gone = |name: &String| !files.iter().any(|file| file.file == *name);
+        let gone: Vec<String> = self.written.keys().filter(|name| gone(name)).cloned().collect();
+        for name in gone {
+            match folder.remove(&name) {
+                Ok(()) => {
+                    self.written.remove(&name);
+                }
+                Err(error) => {
+                    wrong.get_or_insert(error);
+                }
             }
         }
-        self.written = files.into_iter().map(|file| (file.file, file.content)).collect();
-        Ok(())
+        let unfit: Vec<usize> = unfit.into_iter().map(|(place, _)| place).collect();
+        for (turn, place) in at.into_iter().enumerate() {
+            if late || unfit.contains(&turn) {
+                continue;
+            }
+            if let Some(one) = self.tended.get_mut(place) {
+                one.placed.clone_from(&one.now);
+            }
+        }
+        wrong.map_or(Ok(()), Err)
+    }
+
+    /// The same, and says it when what is wrong is another thing than before.
+    fn bring_up_to_date(&mut self, talk: &mut Talk) {
+        let words = self.write().err().map(|error| error.to_string());
+        if words != self.behind {
+            match &words {
+                Some(why) => {
+                    talk.say(format_args!("error: the command's files are not up to date: {why}"));
+                }
+                None => talk.say("the command's files are up to date again"),
+            }
+            self.behind = words;
+        }
+    }
+
+    /// How long until the files have to be looked at although nothing new came.
+    fn until_again(&self) -> Option<Duration> {
+        self.behind.as_ref()?;
+        let ends = self.tended.iter().filter_map(|one| one.placed.as_ref()?.left(&SystemClock));
+        let ends = ends.filter(|left| !left.is_zero()).min();
+        Some(ends.map_or(AGAIN, |ends| ends.min(AGAIN)))
     }
 
     /// Until the command ends: hands on signals, and hands over what is renewed.
@@ -256,9 +359,13 @@ impl Held {
     ) -> io::Result<ExitStatus> {
         let mut ended = pin!(child::wait(child, signals));
         loop {
+            let again = self.until_again();
             tokio::select! {
                 status = &mut ended => return status,
                 Some(place) = self.changed.recv() => self.refresh(place, talk),
+                () = tokio::time::sleep(again.unwrap_or(AGAIN)), if again.is_some() => {
+                    self.bring_up_to_date(talk);
+                }
             }
         }
     }
@@ -269,8 +376,19 @@ impl Held {
         if let Some(words) = one.words(&kept) {
             talk.say(words);
         }
-        if let Err(error) = self.write() {
-            talk.say(format_args!("error: the command's files are not up to date: {error}"));
+        self.bring_up_to_date(talk);
+    }
+
+    /// Says where the last answer was lost: what it brought has no other end than its own.
+    pub(super) fn tell_lost(&self, talk: &mut Talk) {
+        for one in &self.tended {
+            let kept = one.kept.borrow();
+            if let Some(trouble) = kept.trouble.as_ref().filter(|trouble| trouble.what.unsure) {
+                talk.say(format_args!(
+                    "warning: a credential of `{}` may exist that nobody has, until it ends by itself: {}",
+                    one.target, trouble.what
+                ));
+            }
         }
     }
 

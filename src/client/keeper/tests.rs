@@ -1,6 +1,12 @@
 //! A supply that is told what to bring, and a clock that runs with tokio's paused time.
 
-use std::{collections::VecDeque, sync::Mutex};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use tokio_util::task::TaskTracker;
 
@@ -13,13 +19,22 @@ use crate::{
 
 const START: u64 = 1_800_000_000;
 
-/// Runs with tokio's time, so that a paused test pushes both.
+/// Runs with tokio's time, so that a paused test pushes both; and its wall clock can be set, in seconds.
 #[derive(Debug)]
-struct Paused(tokio::time::Instant);
+struct Paused(tokio::time::Instant, AtomicU64);
+
+impl Paused {
+    fn begin() -> Self {
+        Self(tokio::time::Instant::now(), AtomicU64::new(START))
+    }
+}
 
 impl Clock for Paused {
     fn now(&self) -> Instant {
-        Instant::from_seconds(START).plus(self.0.elapsed())
+        Instant::from_seconds(self.1.load(Ordering::SeqCst)).plus(self.0.elapsed())
+    }
+    fn elapsed(&self) -> Duration {
+        self.0.elapsed()
     }
 }
 
@@ -32,6 +47,8 @@ enum Brings {
     No { token: u8, retry_after: Option<u64> },
     /// Nothing, after so many seconds.
     Silence(u64),
+    /// Nothing, and a lease that could not be ended.
+    Orphan,
 }
 
 #[derive(Debug)]
@@ -39,18 +56,19 @@ struct Script {
     brings: Mutex<VecDeque<Brings>>,
     /// When each attempt was made, from the start.
     seen: Mutex<Vec<Duration>>,
+    /// The leases that were ended while it ran.
+    ended: Mutex<Vec<String>>,
     clock: Arc<Paused>,
 }
 
 #[async_trait]
 impl Supply for Script {
     async fn fetch(&self) -> Result<Acquired, ClientError> {
-        let now = self.clock.now();
-        self.seen.lock().unwrap().push(now.since(at(START)));
+        self.seen.lock().unwrap().push(self.clock.elapsed());
         let next = self.brings.lock().unwrap().pop_front();
         let (answer, token) = match next.unwrap_or(Brings::Life(3_600)) {
             Brings::Life(seconds) => {
-                let issued = exchange::sample(now, Duration::from_secs(seconds));
+                let issued = exchange::sample(&*self.clock, Duration::from_secs(seconds));
                 (Answer::Issued(Box::new(issued)), 1)
             }
             Brings::No { token, retry_after } => {
@@ -63,12 +81,21 @@ impl Supply for Script {
                 };
                 (Answer::Refused(refused), token)
             }
+            Brings::Orphan => {
+                let lease = exchange::sample(&*self.clock, Duration::ZERO).lease();
+                return Err(ClientError { lease, ..ClientError::unreachable("unreadable") });
+            }
             Brings::Silence(seconds) => {
                 tokio::time::sleep(Duration::from_secs(seconds)).await;
                 return Err(ClientError::unreachable("nobody is there"));
             }
         };
         Ok(Acquired { answer, fingerprint: [token; 32], place: None })
+    }
+
+    async fn end(&self, lease: &Lease) -> Result<(), ClientError> {
+        self.ended.lock().unwrap().push(lease.id.clone());
+        Ok(())
     }
 
     fn refused_again(&self, _: Refused) -> ClientError {
@@ -84,10 +111,11 @@ struct Stage {
 }
 
 fn stage(brings: impl IntoIterator<Item = Brings>) -> Stage {
-    let clock = Arc::new(Paused(tokio::time::Instant::now()));
+    let clock = Arc::new(Paused::begin());
     let script = Arc::new(Script {
         brings: Mutex::new(brings.into_iter().collect()),
         seen: Mutex::default(),
+        ended: Mutex::default(),
         clock: Arc::clone(&clock),
     });
     let supply: Arc<dyn Supply> = Arc::<Script>::clone(&script);
@@ -122,13 +150,19 @@ fn failures_are_followed_by_waits_that_double_and_by_what_the_broker_asked_for()
     let pace = Pace::default();
     let range = |failures, asked: Option<u64>| {
         let asked = asked.map(Duration::from_secs);
-        let last = Last::Bad { at: at(1_000), failures, asked };
+        let last = Last::Bad { at: at(1_000), failures, asked, left: None };
         [0, 255].map(|dice| pace.next(last, dice).milliseconds() - 1_000_000)
     };
     assert_eq!(range(1, None), [500, 1_000]);
     assert_eq!(range(2, None), [1_000, 2_000]);
     assert_eq!(range(30, None), [30_000, 60_000]);
     assert_eq!(range(1, Some(20)), [20_000, 25_000]);
+    // And that has an end: five minutes, and half of what the credential lives.
+    assert_eq!(range(1, Some(4_000_000_000)), [300_000, 375_000]);
+    let asked = Some(Duration::from_secs(4_000_000_000));
+    let left = Some(Duration::from_secs(60));
+    let next = pace.next(Last::Bad { at: at(1_000), failures: 1, asked, left }, 255);
+    assert_eq!(next.milliseconds() - 1_000_000, 37_500);
 }
 
 #[tokio::test(start_paused = true)]
@@ -144,8 +178,10 @@ async fn a_kept_credential_is_never_an_expired_one_while_the_broker_is_there() {
     }
     assert!((15..=18).contains(&generation), "{generation}");
     stage.stop.cancel();
-    // The newest, and the one before it, which lives on beside it for a third of its life.
-    assert!((1..=2).contains(&stage.leases.await.unwrap().len()));
+    // The newest, and the one before it, which lives on beside it for a third of its life; those before are ended.
+    let ended = u64::try_from(stage.script.ended.lock().unwrap().len()).unwrap();
+    let left = stage.leases.await.unwrap().len();
+    assert!((1..=2).contains(&left) && ended + 2 >= generation, "{left} {ended} {generation}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -171,7 +207,9 @@ async fn the_last_good_one_is_kept_until_its_true_end_and_then_it_is_gone_and_th
     assert_eq!(gone.unwrap().as_secs(), 30);
     assert!(troubled.unwrap() < Duration::from_secs(28), "{troubled:?}");
     stage.stop.cancel();
-    assert_eq!(stage.leases.await.unwrap(), []);
+    // It is over by our clock, and may not be by the broker's: it is ended now, or handed over to be.
+    let left = stage.leases.await.unwrap().len();
+    assert_eq!(left + stage.script.ended.lock().unwrap().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -183,12 +221,14 @@ async fn one_that_ends_while_nobody_answers_is_gone_at_its_end_with_words() {
     assert_eq!(began.elapsed().as_secs(), 9);
     assert_eq!(kept.trouble.as_ref().unwrap().what.message, "no answer came yet");
     stage.stop.cancel();
-    assert_eq!(stage.leases.await.unwrap(), []);
+    // It is over by our clock, and may not be by the broker's: it is ended now, or handed over to be.
+    let left = stage.leases.await.unwrap().len();
+    assert_eq!(left + stage.script.ended.lock().unwrap().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_token_that_was_taken_before_is_named_as_the_cause() {
-    let brings = [Brings::Life(9), Brings::No { token: 1, retry_after: None }];
+    let brings = [Brings::Life(300), Brings::No { token: 1, retry_after: None }];
     let mut stage = stage(
         brings
             .into_iter()
@@ -218,15 +258,15 @@ struct Slow(Arc<Paused>);
 #[async_trait]
 impl Supply for Slow {
     async fn fetch(&self) -> Result<Acquired, ClientError> {
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        let issued = exchange::sample(self.0.now(), Duration::from_secs(60));
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        let issued = exchange::sample(&*self.0, Duration::from_secs(60));
         Ok(Acquired { answer: Answer::Issued(Box::new(issued)), fingerprint: [0; 32], place: None })
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_an_attempt_brings_while_we_stop_is_handed_over_to_be_ended() {
-    let clock = Arc::new(Paused(tokio::time::Instant::now()));
+    let clock = Arc::new(Paused::begin());
     let supply = Arc::new(Slow(Arc::clone(&clock)));
     let chance = Arc::new(SeededChance::of(1));
     let (keeper, _kept) = Keeper::new(supply, Pace::default(), clock, chance, None);
@@ -237,4 +277,54 @@ async fn what_an_attempt_brings_while_we_stop_is_handed_over_to_be_ended() {
     let leases = leases.await.unwrap();
     assert_eq!(leases.iter().map(|lease| lease.id.as_str()).collect::<Vec<_>>(), ["ls_1"]);
     assert_eq!(leases[0].token, Secret::from("hush-lease".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_is_set_back_keeps_nothing_alive_and_stops_no_renewal() {
+    let mut stage = stage([Brings::Life(60), Brings::Life(60), Brings::Silence(500)]);
+    stage.kept.wait_for(|kept| kept.generation == 1).await.unwrap();
+    stage.script.clock.1.fetch_sub(3_600, Ordering::SeqCst);
+    stage.kept.wait_for(|kept| kept.generation == 2).await.unwrap();
+    let seen = stage.script.seen.lock().unwrap().clone();
+    assert!((34..=40).contains(&seen[1].as_secs()), "{seen:?}");
+    // The second one ends in the middle of an attempt, while the clock is set back again.
+    stage.script.clock.1.fetch_sub(3_600, Ordering::SeqCst);
+    stage.kept.wait_for(|kept| kept.issued.is_none()).await.unwrap();
+    let (ended, began) = (stage.script.clock.elapsed(), seen[1]);
+    assert_eq!((ended - began).as_secs(), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_are_ended_although_the_clock_says_that_they_are_over() {
+    let mut stage = stage([Brings::Life(600), Brings::Life(600)]);
+    stage.kept.wait_for(|kept| kept.generation == 1).await.unwrap();
+    stage.script.clock.1.fetch_add(3_600, Ordering::SeqCst);
+    stage.kept.wait_for(|kept| kept.generation == 2).await.unwrap();
+    stage.script.clock.1.fetch_add(3_600, Ordering::SeqCst);
+    stage.stop.cancel();
+    assert_eq!(stage.leases.await.unwrap().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_over_when_it_comes_is_asked_for_ever_more_slowly_and_ended() {
+    let mut stage = stage((0..99).map(|_| Brings::Life(0)));
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    let attempts = stage.script.seen.lock().unwrap().len();
+    assert!((8..20).contains(&attempts), "{attempts}");
+    let kept = stage.kept.borrow_and_update().clone();
+    assert!(kept.issued.is_none());
+    let words = &kept.trouble.as_ref().unwrap().what.message;
+    assert_eq!(words, "what the broker gives is over when it comes");
+    stage.stop.cancel();
+    let left = stage.leases.await.unwrap().len();
+    let ended = stage.script.ended.lock().unwrap().len();
+    assert_eq!((left, ended + left), (1, attempts));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_without_a_credential_is_kept_for_the_end() {
+    let mut stage = stage([Brings::Life(60), Brings::Orphan, Brings::Silence(5)]);
+    stage.kept.wait_for(|kept| kept.trouble.is_some()).await.unwrap();
+    stage.stop.cancel();
+    assert_eq!(stage.leases.await.unwrap().len(), 2);
 }

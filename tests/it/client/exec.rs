@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
+    os::unix::process::CommandExt as _,
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -196,6 +197,76 @@ async fn what_hands_out_tokens_can_be_kept_from_the_command() {
     let script = "env | grep -c -e hush-token -e hush-request; true";
     let done = run(&broker, &["--hide-platform"], script, &more).await;
     assert_eq!(text(&done.stdout), "0\n", "{}", text(&done.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_variable_that_the_token_came_in_is_kept_from_the_command_whatever_its_name() {
+    let broker = StandIn::at_loopback([granted("a.b.c", JWT), ended()]).await;
+    // The same token under a name that no list has.
+    let more = [("ANY_ID_TOKEN", "e30.e30.hush-token"), ("OTHER", "kept")];
+    let script = "env | grep -c -e hush-token -e kept; true";
+    let done = run(&broker, &["--hide-platform"], script, &more).await;
+    assert_eq!(text(&done.stdout), "1\n", "{}", text(&done.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_whose_credential_can_not_be_read_is_ended() {
+    let mac = json!({
+        "access_token": "hush",
+        "issued_token_type": JWT,
+        "token_type": "mac",
+        "lease": { "id": "ls_1", "token": "hush-lease" },
+    });
+    let port = json!({ "kind": "mysql", "user": "u", "password": "hush", "port": 70_000 });
+    let broker = StandIn::at_loopback([
+        Reply::json(200, mac),
+        ended(),
+        granted(&port.to_string(), DATABASE),
+        ended(),
+    ])
+    .await;
+    for _ in 0..2 {
+        let done = run(&broker, &[], "echo ran", &[]).await;
+        let err = text(&done.stderr);
+        assert_eq!((done.status.code(), text(&done.stdout).as_str()), (Some(3), ""), "{err}");
+        assert!(err.contains("its lease `ls_1` is ended") && !err.contains("hush"), "{err}");
+    }
+    assert_eq!(lines(&broker), ["POST /token", "POST /revoke"].repeat(2));
+    assert_eq!(broker.seen()[3].body, "token=hush-lease");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_for_the_whole_group_leaves_no_lease_behind() {
+    let rounds = 12;
+    let replies = (0..rounds).flat_map(|_| [granted("a.b.c", JWT), ended()]);
+    let broker = StandIn::at_loopback(replies.collect::<Vec<_>>()).await;
+    for _ in 0..rounds {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_cambio"))
+            .args(["exec", "--broker", &broker.url, "--token-variable", "MINE", "--"])
+            .args(["/bin/sh", "-c", "echo ready; exec sleep 60"])
+            .env_clear()
+            .envs([("MINE", "e30.e30.hush"), ("PATH", "/usr/bin:/bin")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let told = tokio::task::spawn_blocking(move || {
+            let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
+            assert_eq!(out.next().unwrap().unwrap(), "ready");
+            let group = rustix::process::Pid::from_child(&child);
+            for signal in [rustix::process::Signal::TERM, rustix::process::Signal::HUP] {
+                rustix::process::kill_process_group(group, signal).unwrap();
+            }
+            let done = child.wait_with_output().unwrap();
+            (done.status.code(), text(&done.stderr))
+        });
+        let (code, err) = told.await.unwrap();
+        assert!(matches!(code, Some(143 | 129)), "{code:?} {err}");
+        assert!(!err.contains("warning"), "{err}");
+    }
+    assert_eq!(lines(&broker), ["POST /token", "POST /revoke"].repeat(rounds));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -155,3 +155,36 @@ async fn what_would_win_over_a_credential_is_in_nobodys_way() {
         "the authority is the user's to know"
     );
 }
+
+#[tokio::test]
+async fn what_is_wrong_with_one_credential_freezes_no_other() {
+    let jwt = "urn:ietf:params:oauth:token-type:jwt";
+    let (good, last) = (issued("new.b.c", jwt).await, login("postgres", "u_1", "p1").await);
+    let bad = login("postgres", "u\nhost=evil", "p2").await;
+    let parts = [part("postgres/orders", Some(&bad)), part("jwt/a", Some(&good))];
+    let names = |last: Option<&Issued>| {
+        let (files, unfit) = handover::files_of_each(&parts, &[last, None]);
+        let unfit: Vec<usize> = unfit.into_iter().map(|(place, _)| place).collect();
+        (files.into_iter().map(|file| file.file).collect::<Vec<_>>(), unfit)
+    };
+    let token = "token-CAMBIO_TOKEN";
+    // The last good one stays; when that is over too, nothing of it does.
+    assert_eq!(
+        names(Some(&last)),
+        (["pgpass", "pg_service.conf", token].map(str::to_owned).to_vec(), vec![0])
+    );
+    assert_eq!(names(None), (vec![token.to_owned()], vec![0]));
+}
+
+#[tokio::test]
+async fn no_name_of_a_token_is_another_file() {
+    let (token, login) = (
+        issued("a.b.c", "urn:ietf:params:oauth:token-type:jwt").await,
+        login("postgres", "u_1", "p1").await,
+    );
+    let named = |name: &'static str| Part { name, ..part("jwt/a", Some(&token)) };
+    let parts = [part("postgres/orders", Some(&login)), named("pgpass"), named("lock")];
+    let files = handover::files(&parts).unwrap();
+    let names: Vec<&str> = files.iter().map(|file| file.file.as_str()).collect();
+    assert_eq!(names, ["pgpass", "pg_service.conf", "token-pgpass", "token-lock"]);
+}

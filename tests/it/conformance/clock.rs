@@ -19,6 +19,9 @@ fn holds(clock: &Arc<dyn Clock>) {
     let year_2026 = Instant::from_seconds(1_767_225_600);
     let year_2100 = Instant::from_seconds(4_102_444_800);
     assert!((year_2026..year_2100).contains(&clock.now()), "duty 2");
+    // Duty 3.
+    let all: Vec<_> = (0..1_000).map(|_| clock.elapsed()).collect();
+    assert!(all.is_sorted() && !all[0].is_zero(), "duty 3");
 }
 
 #[test]
