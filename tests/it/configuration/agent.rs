@@ -145,6 +145,37 @@ fn what_is_kept_goes_somewhere_under_a_name_and_a_path_of_its_own() {
 }
 
 #[test]
+fn no_file_is_made_over_another_one_that_is_made_or_read() {
+    let pgpass = "{ path: pgpass, format: pgpass }";
+    let with = |second: &str| {
+        said(
+            pgpass,
+            &format!("{{ path: pgpass, format: pgpass }}, {{ path: {second}, format: json }}"),
+        )
+    };
+    assert_eq!(with("other"), "nothing");
+    for same in ["sub/../pgpass", "./pgpass", "/etc/cambio/pgpass", "/etc//cambio/../cambio/pgpass"]
+    {
+        let told = with(same);
+        assert!(told.contains(":10:55: `path` is that of line 10 too"), "{told}");
+    }
+    assert_snapshot!(with(".pgpass.cambio-new"), @"");
+    assert_snapshot!(said(pgpass, "{ path: .pgpass.cambio-new, format: json }, { path: pgpass, format: json }"), @"");
+    assert_snapshot!(said("path: pgpass", "path: authorization"), @"");
+    assert_snapshot!(said("path: pgpass", "path: x/../token"), @"");
+    assert_snapshot!(said("token_file: authorization", "token_file: token"), @"");
+    assert_snapshot!(said("path: pgpass", "path: /bin/true"), @"");
+}
+
+#[test]
+fn the_user_that_stands_for_all_without_a_number_may_not_ask() {
+    let google =
+        "{ kind: google, address: \"127.0.0.1:80\", service_account: a@b, users: [1000, 65534] }";
+    assert_snapshot!(said("{ kind: aws }", google), @"");
+    assert_eq!(said("{ kind: aws }", &google.replace("65534", "65533")), "nothing");
+}
+
+#[test]
 fn a_command_is_a_list_and_no_shell() {
     assert_snapshot!(said("[/bin/true]", "/bin/true"), @r#"agent.yaml:11:27: `command` is `/bin/true`, expected a list"#);
     assert_snapshot!(said("[/bin/true]", "[systemctl, reload]"), @r#"
