@@ -31,10 +31,13 @@ pub(super) enum Peer {
 impl Peer {
     /// Who is at `address`, where its user is not known.
     pub(super) fn at(address: IpAddr) -> Self {
-        Self::At(match address.to_canonical() {
-            one if one.is_loopback() => Ipv4Addr::LOCALHOST.into(),
+        let address = address.to_canonical();
+        if address.is_loopback() {
+            return Self::At(Ipv4Addr::LOCALHOST.into());
+        }
+        Self::At(match address {
+            IpAddr::V4(_) => address,
             IpAddr::V6(six) => Ipv6Addr::from_bits(six.to_bits() & SITE).into(),
-            four @ IpAddr::V4(_) => four,
         })
     }
 }
