@@ -20,6 +20,7 @@ pub mod handover;
 pub mod keeper;
 pub mod retry;
 pub mod revoke;
+pub mod said;
 
 pub use credential::Credential;
 pub use environment::{Environment, Machine};

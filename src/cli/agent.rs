@@ -10,6 +10,7 @@ use self::crew::{Crew, destinations};
 use super::{
     Failure,
     asking::ENDING,
+    harden::ours_to_serve,
     render,
     serve::{Asked, Signals},
 };
@@ -18,6 +19,7 @@ use crate::{
     client::{
         Answer, Broker, Environment, Errand, Lease, Machine, Patience, TokenSource, Waiting,
         agent::{command, told},
+        said,
     },
     clock::SystemClock,
     config::{
@@ -49,6 +51,8 @@ pub(super) struct Agent {
 }
 
 pub(super) async fn run(agent: Agent) -> Result<(), Failure> {
+    // It names commands that we run, and the broker that our tokens go to.
+    ours_to_serve(&agent.config)?;
     let (config, warnings) = AgentConfig::read(&agent.config).map_err(|problems| {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
         let count = render::count(problems.len(), "problem");
@@ -175,7 +179,10 @@ async fn end(leases: Vec<Lease>, broker: &Broker) {
         tasks.spawn(async move {
             let mut waiting = Waiting::begin(ENDING, &SystemChance);
             match lease.revoke(&broker, &mut waiting).await {
-                Ok(()) => info!(lease.id = lease.id, "lease `{}` is ended", lease.id),
+                Ok(()) => {
+                    let id = said::tamed(&lease.id);
+                    info!(lease.id = id, "lease `{id}` is ended");
+                }
                 Err(error) => warn!("{}; it ends by itself in the end", told(&error)),
             }
         });

@@ -1,6 +1,7 @@
 //! Where words go: data to stdout, talk to stderr, and nothing that a stranger chose reaches the terminal as a control.
 
 use std::{
+    borrow::Cow,
     fmt,
     io::{self, IsTerminal as _, Write},
 };
@@ -47,7 +48,7 @@ impl Talk {
 
     /// Lines of data for people, on stdout.
     pub fn line(&mut self, text: impl fmt::Display) {
-        let written = writeln!(self.out, "{}", harmless(&text.to_string()));
+        let written = writeln!(self.out, "{}", no_order(&harmless(&text.to_string())));
         self.note(written);
     }
 
@@ -66,7 +67,7 @@ impl Talk {
     /// Lines for people, on stderr.
     pub fn say(&mut self, text: impl fmt::Display) {
         // Nobody is left to be told that stderr is gone.
-        let _ = writeln!(self.err, "{}", harmless(&text.to_string()));
+        let _ = writeln!(self.err, "{}", no_order(&harmless(&text.to_string())));
     }
 
     /// How far long work is: overwrites its own line, and says nothing where stderr is no terminal.
@@ -119,6 +120,24 @@ pub(super) fn harmless(text: &str) -> String {
     })
 }
 
+/// `text` without a line that a runner takes for an order of ours: whatever got into a message with a line feed (threat A01). We
+/// begin no line so ourselves.
+fn no_order(text: &str) -> Cow<'_, str> {
+    let is_order = |line: &str| {
+        let line = line.trim_start();
+        line.starts_with("::") || line.starts_with("##[") || line.starts_with("##vso[")
+    };
+    if !text.lines().any(is_order) {
+        return Cow::Borrowed(text);
+    }
+    let lines = text.split('\n').map(|line| match line {
+        order if is_order(order) => format!("| {order}"),
+        line => line.to_owned(),
+    });
+    // GitHub looks for `##[` anywhere in a line.
+    Cow::Owned(lines.collect::<Vec<_>>().join("\n").replace("##", "# #"))
+}
+
 /// The same for JSON, where such characters stand in strings only and have an escape of their own (RFC 8259 section 7).
 fn harmless_json(text: &str) -> String {
     use fmt::Write as _;
@@ -163,6 +182,13 @@ mod tests {
         let text = harmless_json(&value.to_string());
         assert_eq!(text, r#"{"ref":"\u001b\u009b\u202e\udb40\udc41\n"}"#);
         assert_eq!(text.parse::<Value>().ok(), Some(value));
+    }
+
+    #[test]
+    fn a01_no_line_is_an_order_to_the_runner_that_reads_it() {
+        assert_eq!(no_order("a\n::stop-commands::x\n b::c"), "a\n| ::stop-commands::x\n b::c");
+        assert_eq!(no_order(" ##[error]x"), "|  # #[error]x");
+        assert!(matches!(no_order("arn:aws:iam::1\n# a\n## b"), Cow::Borrowed(_)));
     }
 
     /// A sink that is full after so many bytes.

@@ -1,9 +1,9 @@
 //! What an agent does with a credential that a [`super::Keeper`] keeps fresh: into its files, on with its command, and out of the way when
 //! it is over. One [`Ward`] for each credential; nothing here asks a broker.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -15,6 +15,7 @@ use super::{
 
 pub mod board;
 pub mod command;
+pub mod missing;
 
 pub use board::{Board, Entry};
 pub use command::OnChange;
@@ -37,8 +38,6 @@ pub struct Ward {
     pub kept: watch::Receiver<Arc<Kept>>,
     /// What is counted.
     pub counters: Arc<Counters>,
-    /// Held while a command runs: one at a time, for all credentials.
-    pub turn: Arc<Mutex<()>>,
 }
 
 /// What was done with which state.
@@ -50,18 +49,30 @@ struct Done {
     written: Vec<Written>,
     failures: u32,
     ended: bool,
+    /// Whether the command has to run.
+    due: bool,
 }
+
+/// The command, while it runs.
+type Running = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
 
 impl Ward {
     /// Goes with the credential until `stop`, then removes the files that it wrote: nobody would renew them any more.
+    ///
+    /// The command runs meanwhile: one that hangs keeps neither this credential's files nor another one's. What comes while it runs
+    /// has it run once more.
     pub async fn tend(mut self, stop: CancellationToken) {
+        let mut running: Option<Running> = None;
+        for file in &self.files {
+            self.counters.files.is_missing(&self.name, &file.path);
+        }
         let mut done = Done { placed: true, ..Done::default() };
         loop {
             let kept = Arc::clone(&self.kept.borrow_and_update());
             self.told(&kept, &mut done);
             if kept.issued.is_some() {
                 if kept.generation != done.generation || !done.placed {
-                    self.arrived(&kept, &mut done, &stop).await;
+                    self.arrived(&kept, &mut done);
                 }
             } else if done.generation > 0 && !done.ended {
                 done.ended = true;
@@ -72,19 +83,35 @@ impl Ward {
                     "credential `{}` ended{at}, and there is no new one: its files are removed",
                     self.name
                 );
+                for written in &done.written {
+                    self.counters.files.is_missing(&self.name, written.path());
+                }
                 removed(&mut done.written);
+                // It would find nothing.
+                done.due = false;
+            }
+            if done.due && running.is_none() {
+                done.due = false;
+                running = self.command();
             }
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
+                ended = end_of(&mut running) => {
+                    running = None;
+                    self.ran(ended);
+                }
                 changed = self.kept.changed() => if changed.is_err() { break },
                 () = tokio::time::sleep(AGAIN), if !done.placed => {}
             }
         }
+        // It is killed before its files go.
+        drop(running);
         removed(&mut done.written);
     }
 
     /// Puts what came into its files, and has the command run.
-    async fn arrived(&self, kept: &Kept, done: &mut Done, stop: &CancellationToken) {
+    fn arrived(&self, kept: &Kept, done: &mut Done) {
         let Some(issued) = &kept.issued else { return };
         let new = kept.generation != done.generation;
         if new {
@@ -104,16 +131,19 @@ impl Ward {
             ended: false,
             written: std::mem::take(&mut done.written),
             failures: done.failures,
+            due: done.due,
         };
         for file in &self.files {
             match file.write(issued) {
                 Ok(written) => {
+                    self.counters.files.is_there(&self.name, &file.path);
                     done.written.retain(|old| old.path() != written.path());
                     done.written.push(written);
                 }
                 Err(error) => {
                     done.placed = false;
                     self.counters.unwritten(&self.name);
+                    self.counters.files.is_missing(&self.name, &file.path);
                     // Once for each credential: what is tried every few seconds must not fill the log.
                     if new {
                         let (name, why) = (&self.name, told(&error));
@@ -125,20 +155,22 @@ impl Ward {
                 }
             }
         }
-        if let (true, Some(on_change)) = (done.placed, &self.on_change) {
-            let _turn = self.turn.lock().await;
-            let ended = tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                ended = on_change.run(&self.name) => ended,
-            };
-            self.counters.ran(&self.name, ended.is_ok());
-            let name = &self.name;
-            match ended {
-                Ok(()) => info!(credential.name = name, "the command of `{name}` is done"),
-                // Tried again with the next credential: a reload that fails must not keep this one from those who can use it.
-                Err(why) => warn!(credential.name = name, "the command of `{name}` failed: {why}"),
-            }
+        done.due = done.placed;
+    }
+
+    /// The command, begun.
+    fn command(&self) -> Option<Running> {
+        let (on_change, name) = (self.on_change.clone()?, self.name.clone());
+        Some(Box::pin(async move { on_change.run(&name).await }))
+    }
+
+    fn ran(&self, ended: Result<(), String>) {
+        self.counters.ran(&self.name, ended.is_ok());
+        let name = &self.name;
+        match ended {
+            Ok(()) => info!(credential.name = name, "the command of `{name}` is done"),
+            // Tried again with the next credential: a reload that fails must not keep this one from those who can use it.
+            Err(why) => warn!(credential.name = name, "the command of `{name}` failed: {why}"),
         }
     }
 
@@ -166,6 +198,14 @@ impl Ward {
         }
         self.counters.failed(&self.name, what.fault, failures.saturating_sub(done.failures));
         done.failures = *failures;
+    }
+}
+
+/// The end of what runs; never, where nothing does.
+async fn end_of(running: &mut Option<Running>) -> Result<(), String> {
+    match running {
+        Some(running) => running.await,
+        None => std::future::pending().await,
     }
 }
 

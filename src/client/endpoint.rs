@@ -4,14 +4,17 @@
 //! browser on it. So each face says who may ask: [`aws`] by a token that only a reader of a private file has, [`google`] by the
 //! user that the kernel names as the owner of the other end ([`peer`]), because Google's libraries can't send a token. Both look at
 //! `Host`, so that a name that was rebound to 127.0.0.1 reaches nothing, and neither redirects, nor takes anything but `GET`.
+//!
+//! And everybody who reaches it can hold connections open: [`places`] says who has to give one up then. Each connection has one
+//! answer, so that a place is held no longer than that takes.
 
 use std::{
     collections::BTreeSet,
     convert::Infallible,
-    io,
-    net::SocketAddr,
+    io::{self, Read as _, Write as _},
+    net::{Shutdown, SocketAddr},
     pin::pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -25,22 +28,22 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
 use tracing::{debug, warn};
 
+use self::places::{Peer, Place, Places};
 use super::{ClientError, Issued, keeper::Kept};
 use crate::clock::{Clock, Instant};
 
 pub mod aws;
 pub mod google;
 pub mod peer;
+mod places;
 
-/// Open connections of one listener. SDKs ask once in minutes.
-const CONNECTIONS: usize = 64;
-/// How long the headers of a request may take; an idle connection is closed after it too.
+/// How long the first byte of a request may take, and then its headers.
 const HEADERS: Duration = Duration::from_secs(5);
 /// How long one connection may live.
 const LONGEST: Duration = Duration::from_mins(1);
@@ -71,11 +74,10 @@ impl Served {
         let why = why.unwrap_or_default();
         let name = &self.name;
         let Some(issued) = &kept.issued else {
-            if kept.generation == 0 {
-                return Err(format!("there is no credential `{name}` yet{why}"));
-            }
-            let at = kept.ends_at().map(|at| format!(" at {at}")).unwrap_or_default();
-            return Err(format!("the credential `{name}` ended{at}, and there is no new one{why}"));
+            return Err(match kept.generation {
+                0 => format!("there is no credential `{name}` yet{why}"),
+                _ => format!("the credential `{name}` ended, and there is no new one{why}"),
+            });
         };
         match issued.ends {
             Some(ends) if ends > now => Ok((Arc::clone(issued), ends)),
@@ -173,8 +175,8 @@ pub enum Whom {
 
 /// Serves `router` until `stop`.
 pub async fn serve(listener: TcpListener, router: Router, whom: Whom, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let strangers = Strangers::default();
+    let places = Places::default();
+    let mut strangers = Strangers::default();
     let connections = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -190,17 +192,29 @@ pub async fn serve(listener: TcpListener, router: Router, whom: Whom, stop: Canc
                 continue;
             }
         };
-        // Closed unserved: whoever holds so many has had its share.
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-        let (router, whom, stop) = (router.clone(), whom.clone(), stop.clone());
-        let strangers = Arc::clone(&strangers);
-        connections.spawn(async move {
-            let router = router_for(&stream, from, router, whom, &strangers).await;
-            let talk = converse(stream, router, stop);
-            if tokio::time::timeout(LONGEST, talk).await.is_err() {
-                debug!("a connection was cut after {} s", LONGEST.as_secs());
+        // Before it is given anything: whoever is not known to have a share can't take more than one.
+        let owner = owner(&stream, from).await;
+        if let Whom::Users(users) = &whom
+            && let Err((words, line)) = strangers.judge(users, &owner)
+        {
+            if let Some(line) = line {
+                warn!(peer.uid = owner.as_ref().ok(), "{line}");
             }
-            drop(place);
+            turn_away(stream, words);
+            continue;
+        }
+        // From elsewhere, the kernel knows nobody.
+        let peer = owner.map_or_else(|_| Peer::at(from.ip()), Peer::User);
+        let place = places.take(peer);
+        let (router, stop) = (router.clone(), stop.clone());
+        connections.spawn(async move {
+            let talk = tokio::time::timeout(LONGEST, converse(stream, router, &place, stop));
+            tokio::select! {
+                talked = talk => if talked.is_err() {
+                    debug!("a connection was cut after {} s", LONGEST.as_secs());
+                },
+                () = place.lost() => debug!("a connection of {peer:?} was dropped for a newer one"),
+            }
         });
     }
     drop(listener);
@@ -210,61 +224,69 @@ pub async fn serve(listener: TcpListener, router: Router, whom: Whom, stop: Canc
 }
 
 /// Who was refused: each user, and each kind of trouble in finding it out, is told of once, so that none can fill the log.
-type Strangers = Arc<Mutex<BTreeSet<Result<u32, io::ErrorKind>>>>;
+#[derive(Debug, Default)]
+struct Strangers(BTreeSet<Result<u32, io::ErrorKind>>);
 
 /// What the kernel says in place of a user that has no number here: `/proc/sys/kernel/overflowuid`, as it is everywhere.
 const NOBODY: u32 = 65534;
 
-/// What answers on `stream`: `router`, or somebody who says no.
-async fn router_for(
-    stream: &TcpStream,
-    from: SocketAddr,
-    router: Router,
-    whom: Whom,
-    strangers: &Strangers,
-) -> Router {
-    let Whom::Users(users) = whom else { return router };
-    let owner = owner(stream, from).await;
-    let uid = owner.as_ref().ok().copied();
-    let Some((words, line)) = refusal(owner, &users, strangers) else { return router };
-    if let Some(line) = line {
-        warn!(peer.uid = uid, "{line}");
-    }
-    stranger(words)
-}
-
-/// What is answered, and what the log is told the first time; `None`: a program of one of `users`.
-fn refusal(
-    owner: io::Result<u32>,
-    users: &BTreeSet<u32>,
-    strangers: &Strangers,
-) -> Option<(&'static str, Option<String>)> {
-    let is_new = |who| strangers.lock().unwrap_or_else(PoisonError::into_inner).insert(who);
-    match owner {
-        Ok(uid) if users.contains(&uid) => None,
-        Ok(uid) => {
-            let line = is_new(Ok(uid)).then(|| {
-                let or = match uid {
-                    NOBODY => ", or one that the agent's user namespace does not know,",
-                    _ => "",
-                };
-                format!("user {uid}{or} asked for a credential that is not for it")
-            });
-            Some(("this credential is not for programs of your user\n", line))
-        }
-        Err(error) => {
-            let line = is_new(Err(error.kind())).then(|| {
-                format!(
-                    "a program was refused a credential: which user's it is can't be told: {error}"
-                )
-            });
-            Some(("whose program this is can't be told\n", line))
+impl Strangers {
+    /// Whether `owner` is one of `users`; else what it is told, and what the log is told the first time.
+    fn judge(
+        &mut self,
+        users: &BTreeSet<u32>,
+        owner: &io::Result<u32>,
+    ) -> Result<(), (&'static str, Option<String>)> {
+        match owner {
+            Ok(uid) if users.contains(uid) => Ok(()),
+            Ok(uid) => {
+                let line = self.0.insert(Ok(*uid)).then(|| {
+                    let or = match *uid {
+                        NOBODY => ", or one that the agent's user namespace does not know,",
+                        _ => "",
+                    };
+                    format!("user {uid}{or} asked for a credential that is not for it")
+                });
+                Err(("this credential is not for programs of your user\n", line))
+            }
+            Err(error) => {
+                let line = self.0.insert(Err(error.kind())).then(|| {
+                    format!(
+                        "a program was refused a credential: which user's it is can't be told: {error}"
+                    )
+                });
+                Err(("whose program this is can't be told\n", line))
+            }
         }
     }
 }
 
-/// Speaks HTTP/1.1 on `stream`, until `stop`.
-async fn converse(stream: TcpStream, router: Router, stop: CancellationToken) {
+/// Says no and closes, without waiting for the question: a stranger holds nothing here, not even for a moment.
+fn turn_away(stream: TcpStream, words: &'static str) {
+    let length = words.len();
+    let answer = format!(
+        "HTTP/1.1 403 Forbidden\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\n\
+         cache-control: no-store\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\r\n{words}"
+    );
+    // It does not block: what does not fit into an empty buffer at once is not told. What was asked is read, as far as it is there,
+    // and the end is told before the socket closes: a reset would take the answer with it.
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = stream.write(answer.as_bytes());
+        let _ = stream.shutdown(Shutdown::Write);
+        let _ = stream.read(&mut [0; 4096]);
+    }
+}
+
+/// Gives one answer in HTTP/1.1 on `stream`, unless `stop` comes before the question.
+async fn converse(stream: TcpStream, router: Router, place: &Place, stop: CancellationToken) {
+    let asked = tokio::select! {
+        () = stop.cancelled() => return,
+        asked = tokio::time::timeout(HEADERS, stream.readable()) => asked,
+    };
+    if !matches!(asked, Ok(Ok(()))) {
+        return;
+    }
+    place.spoke();
     // Small answers: waiting for more to send would only cost time.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
@@ -277,6 +299,7 @@ async fn converse(stream: TcpStream, router: Router, stop: CancellationToken) {
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
+            .keep_alive(false)
             .header_read_timeout(HEADERS)
             .max_buf_size(MOST_HEADER_BYTES)
             .serve_connection(TokioIo::new(stream), service)
@@ -300,19 +323,14 @@ async fn owner(stream: &TcpStream, from: SocketAddr) -> io::Result<u32> {
     read.await.map_err(io::Error::other)?
 }
 
-fn stranger(words: &'static str) -> Router {
-    let say = move || async move { answer(StatusCode::FORBIDDEN, "text/plain", words.to_owned()) };
-    Router::new().fallback(say)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn who_is_refused_is_told_of_once_also_where_nobody_knows_who_it_is() {
-        let (users, strangers) = (BTreeSet::from([1000]), Strangers::default());
-        let line = |owner| refusal(owner, &users, &strangers).map(|(_, line)| line);
+        let (users, mut strangers) = (BTreeSet::from([1000]), Strangers::default());
+        let mut line = |owner| strangers.judge(&users, &owner).err().map(|(_, line)| line);
         let hidden = || Err(io::Error::new(io::ErrorKind::PermissionDenied, "no table"));
         assert_eq!(line(Ok(1000)), None);
         assert_eq!(

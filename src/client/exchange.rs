@@ -9,6 +9,7 @@ use url::Url;
 use super::{
     ClientError, Credential, Waiting,
     revoke::{ENDING, Lease},
+    said,
 };
 use crate::{
     clock::{Clock, Instant},
@@ -188,14 +189,18 @@ impl Refused {
 /// With the line to type (design section 5, two-tier errors).
 impl From<Refused> for ClientError {
     fn from(refused: Refused) -> Self {
-        let description = refused.description.as_deref().unwrap_or("without a description");
-        let message = match &refused.exchange_id {
-            Some(id) => format!("refused: `{}`: {description} (exchange `{id}`)", refused.code),
-            None => format!("refused: `{}`: {description}", refused.code),
+        let description = refused.description.as_deref().map(said::tamed);
+        let description = description.as_deref().unwrap_or("without a description");
+        let code = said::tamed(&refused.code);
+        // Where it is no name, it is none to look for either: the hint goes into a shell.
+        let id = refused.exchange_id.as_deref().and_then(said::name);
+        let message = match id {
+            Some(id) => format!("refused: `{code}`: {description} (exchange `{id}`)"),
+            None => format!("refused: `{code}`: {description}"),
         };
         let error =
             if refused.is_outage() { Self::unreachable(message) } else { Self::refused(message) };
-        match refused.exchange_id {
+        match id {
             Some(id) => error
                 .hint(format_args!("whoever runs the broker types `cambio policy explain {id}`")),
             None => error,

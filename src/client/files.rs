@@ -82,16 +82,17 @@ impl Destination {
     /// Whether the directory is a place for a credential, before there is one.
     ///
     /// # Errors
-    /// It is not there, or everybody may write to it.
+    /// It is not there, everybody may write to it, or somebody else's file is where ours will be.
     pub fn look(&self) -> Result<(), ClientError> {
-        folder_of(&self.path, self.trusted).map(drop)
+        let (folder, name) = folder_of(&self.path, self.trusted)?;
+        judge(&folder, name, &self.path)
     }
 }
 
 /// Writes `text` into the file at `path`, for `readers`, in place of what is there. `trusted`: [`Destination::trusted`].
 ///
 /// # Errors
-/// The directory can be written to by everybody, the path is a link or no file, or the machine refuses.
+/// The directory can be written to by everybody, the path is a link or no file or a stranger's, or the machine refuses.
 pub fn place(
     path: &Path,
     text: &Secret,
@@ -99,14 +100,7 @@ pub fn place(
     trusted: bool,
 ) -> Result<Written, ClientError> {
     let (folder, name) = folder_of(path, trusted)?;
-    let there = stat(&folder, name, path)?.map(|found| FileType::from_raw_mode(found.st_mode));
-    if let Some(kind) = there
-        && kind != FileType::RegularFile
-    {
-        let what = if kind == FileType::Symlink { "a symbolic link" } else { "no regular file" };
-        return Err(refused(path, format_args!("is {what}, expected a file or nothing"))
-            .hint("name the file itself: a credential follows no link"));
-    }
+    judge(&folder, name, path)?;
     // One name, and not a random one: what a killed process left behind is found, and goes.
     let new = temporary(name);
     remove(&folder, &new).map_err(|error| failed(path, error))?;
@@ -124,6 +118,35 @@ pub fn place(
             Err(error.of(path))
         }
     }
+}
+
+/// What is there already, where the file and the one before it go.
+fn judge(folder: &OwnedFd, name: &OsStr, path: &Path) -> Result<(), ClientError> {
+    if let Some(found) = stat(folder, name, path)? {
+        let kind = FileType::from_raw_mode(found.st_mode);
+        if kind != FileType::RegularFile {
+            let what =
+                if kind == FileType::Symlink { "a symbolic link" } else { "no regular file" };
+            return Err(refused(path, format_args!("is {what}, expected a file or nothing"))
+                .hint("name the file itself: a credential follows no link"));
+        }
+        ours(&found, path, "")?;
+    }
+    match stat(folder, &temporary(name), path)? {
+        Some(found) => ours(&found, path, "what it is made as, `.NAME.cambio-new`, "),
+        None => Ok(()),
+    }
+}
+
+/// Whoever put a file there can keep it there (in a sticky directory) or put it there again, and programs read it as ours.
+fn ours(found: &Stat, path: &Path, what: &str) -> Result<(), ClientError> {
+    let (owner, us) = (found.st_uid, rustix::process::geteuid().as_raw());
+    if owner == us || owner == 0 {
+        return Ok(());
+    }
+    let message = format_args!("{what}belongs to uid {owner}, expected us (uid {us}) or root");
+    Err(refused(path, message)
+        .hint("find out who put it there, and remove it: it is no credential of ours"))
 }
 
 /// Why a file was not made.
@@ -224,16 +247,23 @@ fn folder_of(path: &Path, trusted: bool) -> Result<(OwnedFd, &OsStr), ClientErro
     })?;
     let found = fs::fstat(&opened).map_err(|error| failed(path, error))?;
     let mode = Mode::from_raw_mode(found.st_mode);
-    if !trusted && mode.contains(Mode::WOTH) && !mode.contains(Mode::SVTX) {
+    // Sticky or not: there, nobody takes our file away, but whoever is first keeps us from writing ours.
+    if !trusted && mode.contains(Mode::WOTH) {
         return Err(refused(
             path,
             format_args!("anyone may write to directory `{}`", folder.display()),
         )
         .hint(
-            "chmod o-w it: whoever can write there can put another credential in place of this one",
+            "chmod o-w it, or name a directory of your own: whoever can write there can put another credential in place of this one",
         ));
     }
     Ok((opened, name))
+}
+
+/// Under which name the file at `path` is made, beside it.
+#[must_use]
+pub fn made_as(path: &Path) -> Option<PathBuf> {
+    path.file_name().map(|name| path.with_file_name(temporary(name)))
 }
 
 fn temporary(name: &OsStr) -> OsString {
@@ -344,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_anyone_may_write_to_is_no_place_unless_it_is_sticky() {
+    fn a_directory_that_anyone_may_write_to_is_no_place_sticky_or_not_unless_it_is_trusted() {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("open");
         fs::create_dir(&folder).unwrap();
@@ -355,11 +385,41 @@ mod tests {
         };
         let error = with(0o777).unwrap_err();
         assert!(error.message.contains("anyone may write to directory"), "{error}");
-        assert_eq!(with(0o1777), Ok(()));
+        let error = with(0o1777).unwrap_err();
+        assert!(error.message.contains("anyone may write to directory"), "{error}");
+        assert_eq!(place(&path, &hush("secret"), Readers::Owner, true).map(drop), Ok(()));
         assert_eq!(with(0o770), Ok(()));
         let error =
             place(&home.path().join("no/token"), &hush("s"), Readers::Owner, false).unwrap_err();
         assert!(error.message.contains("No such file or directory"), "{error}");
+    }
+
+    #[test]
+    fn a_strangers_file_is_never_in_the_place_of_ours_nor_where_it_is_made() {
+        let home = tempfile::tempdir().unwrap();
+        let destination = Destination {
+            path: home.path().join("token"),
+            format: Format::Token,
+            style: Style::default(),
+            readers: Readers::Owner,
+            trusted: false,
+        };
+        for name in ["token", ".token.cambio-new"] {
+            let theirs = home.path().join(name);
+            fs::write(&theirs, "evil").unwrap();
+            destination.look().unwrap();
+            // Only root gives files away.
+            if std::os::unix::fs::chown(&theirs, Some(65_533), None).is_err() {
+                return;
+            }
+            let error = destination.look().unwrap_err();
+            assert!(error.message.contains("belongs to uid 65533, expected us"), "{error}");
+            let again = place(&destination.path, &hush("s"), Readers::Owner, true).unwrap_err();
+            assert_eq!(error, again);
+            assert_eq!(fs::read_to_string(&theirs).unwrap(), "evil");
+            fs::remove_file(&theirs).unwrap();
+        }
+        assert_eq!(made_as(&destination.path), Some(home.path().join(".token.cambio-new")));
     }
 
     #[test]

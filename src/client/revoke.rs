@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use reqwest::{StatusCode, header};
 use serde_json::Value;
 
-use super::{Broker, ClientError, Patience, Waiting};
+use super::{Broker, ClientError, Patience, Waiting, said};
 use crate::{
     json::{self, Limits},
     secret::Secret,
@@ -65,7 +65,7 @@ impl Lease {
                     let lasting = matches!(error, WebError::NoTls(_) | WebError::Setup(_));
                     let error = ClientError::unreachable(format!(
                         "lease `{}` is not known to be ended: no answer from `{}`: {error}",
-                        self.id,
+                        said::tamed(&self.id),
                         broker.issuer()
                     ));
                     if lasting {
@@ -90,11 +90,12 @@ impl Lease {
 
     fn said(&self, broker: &Broker, answered: &web::Answered) -> ClientError {
         let members = json::parse_object(&answered.body.0, &Limits::DISCOVERY).unwrap_or_default();
-        let said = |name: &str| members.get(name).and_then(Value::as_str);
-        let words = said("error_description").or(said("error")).unwrap_or("without a description");
+        let member = |name: &str| members.get(name).and_then(Value::as_str);
+        let words = member("error_description").or(member("error"));
+        let words = said::tamed(words.unwrap_or("without a description"));
         ClientError::unreachable(format!(
             "lease `{}` is not known to be ended: `{}` answered {}: {words}",
-            self.id,
+            said::tamed(&self.id),
             broker.issuer(),
             answered.status
         ))

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use self::paths::Paths;
 use super::{
     at_the_top, files,
     files::Need,
@@ -21,6 +22,7 @@ use crate::{
 };
 
 mod credential;
+mod paths;
 mod shape;
 
 pub use credential::{CommandConfig, EndpointConfig, FileConfig, KeptConfig};
@@ -134,7 +136,7 @@ fn judge(file: &str, text: &str, base: &Path, on_disk: Option<&Path>) -> AgentJu
     let shape = yaml::read(file, text, &shape::SHAPE).err().unwrap_or_default();
     let mut reader = Reader::of(&document, base);
     reader.problems.extend(shape);
-    let config = sections(&mut reader);
+    let config = sections(&mut reader, on_disk);
     if let Some(path) = on_disk {
         if files::anyone_may_write(path) {
             // It names commands that we run, and the broker that our tokens go to.
@@ -156,15 +158,25 @@ fn judge(file: &str, text: &str, base: &Path, on_disk: Option<&Path>) -> AgentJu
     }
 }
 
-fn sections(reader: &mut Reader<'_>) -> Option<AgentConfig> {
+fn sections(reader: &mut Reader<'_>, file: Option<&Path>) -> Option<AgentConfig> {
+    let mut paths = Paths::default();
+    if let Some(file) = file {
+        paths.reads(file, None, "the configuration itself");
+    }
     let broker = broker(reader);
     let ca_file = reader.path(reader.root(), "ca_file", Need::File);
     let proxy = owned(reader.root(), "proxy");
+    paths.reads_at(reader.root(), "ca_file", ca_file.as_deref());
     let token = token(reader);
+    if let (Some(TokenFrom::File(file)), Some(map)) = (&token, reader.section("token")) {
+        paths.reads_at(map, "file", Some(file));
+    }
     let token_audience = reader.section("token").and_then(|map| owned(map, "audience"));
     let mut ports = Ports::default();
-    let credentials_at = aws_listen(reader, &mut ports);
-    let credentials = credential::credentials(reader, credentials_at.is_some(), &mut ports);
+    let credentials_at = aws_listen(reader, &mut ports, &mut paths);
+    let credentials =
+        credential::credentials(reader, credentials_at.is_some(), &mut ports, &mut paths);
+    paths.judge(reader);
     let operations = reader.section("listen").filter(|map| map.find("operations").is_some());
     let operations = operations.and_then(|map| {
         let (address, at) = address(reader, map, "operations")?;
@@ -269,17 +281,20 @@ fn on_loopback(
     Some(address)
 }
 
-fn aws_listen(reader: &mut Reader<'_>, ports: &mut Ports) -> Option<AwsListen> {
+fn aws_listen(reader: &mut Reader<'_>, ports: &mut Ports, paths: &mut Paths) -> Option<AwsListen> {
     let map = reader.section("listen")?.find("aws")?;
     let address = on_loopback(reader, map, "address", ports);
-    let token_file = path(reader, map, "token_file");
+    let token_file = path(reader, map, "token_file", paths);
     let readers = readers(reader, map);
     Some(AwsListen { address: address?, token_file: token_file?, readers, trusted: trusted(map) })
 }
 
 /// A file that we make. Its directory is looked at when the agent starts, by the one that writes.
-fn path(reader: &Reader<'_>, map: &Node, key: &str) -> Option<PathBuf> {
-    reader::text(map, key).map(|(text, _)| reader.based(text))
+fn path(reader: &Reader<'_>, map: &Node, key: &'static str, paths: &mut Paths) -> Option<PathBuf> {
+    let (text, at) = reader::text(map, key)?;
+    let path = reader.based(text);
+    paths.makes(&path, at.place, key);
+    Some(path)
 }
 
 fn trusted(map: &Node) -> bool {

@@ -2,11 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use tokio::{
-    net::TcpListener,
-    sync::{Mutex, Notify},
-    task::JoinHandle,
-};
+use tokio::{net::TcpListener, sync::Notify, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
@@ -64,7 +60,6 @@ impl Crew {
             None => None,
         };
         let counters = Arc::new(Counters::default());
-        let turn = Arc::new(Mutex::new(()));
         let mut board = Vec::new();
         for credential in &config.credentials {
             let runner = Runner {
@@ -86,7 +81,6 @@ impl Crew {
                 on_change: credential.on_change.as_ref().map(|on| command(on, &work.machine)),
                 kept,
                 counters: Arc::clone(&counters),
-                turn: Arc::clone(&turn),
             };
             crew.tasks.spawn(ward.tend(crew.stop.clone()));
         }

@@ -19,7 +19,7 @@ use prometheus_client::{
 };
 use serde_json::json;
 
-use super::{super::endpoint::Served, told};
+use super::{super::endpoint::Served, missing::Missing, told};
 use crate::{client::Fault, clock::Clock};
 
 /// Credentials are named by the configuration: as many as it has.
@@ -49,6 +49,8 @@ pub struct Counters {
     failures: Family<Failure, Counter>,
     commands: Family<Ran, Counter>,
     unwritten: Family<Label, Counter>,
+    /// What `/readyz` says of files.
+    pub(super) files: Missing,
 }
 
 impl fmt::Debug for Counters {
@@ -74,7 +76,8 @@ impl Default for Counters {
         registry.register("commands", "Commands that ran after a change", commands.clone());
         let help = "Files that could not be written";
         registry.register("file_failures", help, unwritten.clone());
-        Self { registry, expiry, obtained, renewals, failures, commands, unwritten }
+        let files = Missing::default();
+        Self { registry, expiry, obtained, renewals, failures, commands, unwritten, files }
     }
 }
 
@@ -128,14 +131,15 @@ impl Board {
     }
 }
 
-/// Ready is who has every credential, good at this moment.
+/// Ready is who has every credential, good at this moment, and in each of its files.
 async fn ready(State(board): State<Arc<Board>>) -> Response {
     let now = board.clock.now();
     let mut ready = true;
     let mut credentials = Vec::new();
     for entry in &board.entries {
         let kept = Arc::clone(&entry.kept.borrow());
-        let good = kept.issued.is_some() && !kept.is_over(now);
+        let unwritten = board.counters.files.of(&entry.name);
+        let good = kept.issued.is_some() && !kept.is_over(now) && unwritten.is_empty();
         ready &= good;
         let ends = kept.issued.as_ref().and_then(|issued| issued.ends);
         let trouble = kept.trouble.as_ref().map(|trouble| {
@@ -147,6 +151,7 @@ async fn ready(State(board): State<Arc<Board>>) -> Response {
             "name": entry.name,
             "ok": good,
             "until": ends.map(|ends| ends.to_string()),
+            "unwritten": unwritten,
             "trouble": trouble,
         }));
     }

@@ -11,7 +11,7 @@ use url::Url;
 
 use super::{LONGEST, Means, Platform};
 use crate::{
-    client::{ClientError, Waiting},
+    client::{ClientError, Waiting, said},
     json::{self, Limits},
     web::{self, Answered, Reaching, WebError},
 };
@@ -152,7 +152,8 @@ fn reason(answered: &Answered) -> String {
     let told = ["message", "error_description", "error"]
         .iter()
         .find_map(|name| members.get(*name).and_then(Value::as_str));
-    told.map(|told| format!(": {}", told.chars().take(200).collect::<String>())).unwrap_or_default()
+    let told = told.map(|told| said::tamed(&told.chars().take(200).collect::<String>()));
+    told.map(|told| format!(": {told}")).unwrap_or_default()
 }
 
 /// The URL in variable `name`, as one that a secret may be sent to.

@@ -3,13 +3,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use super::{
     super::reader::{self, Reader},
-    Ports, ReadersConfig, on_loopback, owned, path, readers, shape, trusted,
+    Ports, ReadersConfig, on_loopback, owned, path,
+    paths::Paths,
+    readers, shape, trusted,
 };
 use crate::{client::Format, yaml::Node};
 
@@ -74,16 +76,19 @@ pub struct CommandConfig {
     pub deadline: Duration,
 }
 
+/// The kernel's overflow uid (`/proc/sys/kernel/overflowuid`): many users' programs at once, and on most machines `nobody` besides.
+const OVERFLOW: i128 = 65_534;
+
 /// The list of them.
 pub(super) fn credentials(
     reader: &mut Reader<'_>,
     aws: bool,
     ports: &mut Ports,
+    paths: &mut Paths,
 ) -> Option<Vec<KeptConfig>> {
     let list = reader.section("credentials")?;
     let mut all = Vec::new();
     let mut names = BTreeMap::new();
-    let mut paths = BTreeMap::new();
     for node in list.elements() {
         if let Some((name, at)) = reader::text(node, "name") {
             if !reader::is_short_name(name) {
@@ -98,7 +103,7 @@ pub(super) fn credentials(
                 reader.refuse(at.place, message, "each credential needs a name of its own");
             }
         }
-        all.push(credential(reader, node, aws, ports, &mut paths));
+        all.push(credential(reader, node, aws, ports, paths));
     }
     all.into_iter().collect()
 }
@@ -108,7 +113,7 @@ fn credential(
     node: &Node,
     aws: bool,
     ports: &mut Ports,
-    paths: &mut BTreeMap<PathBuf, usize>,
+    paths: &mut Paths,
 ) -> Option<KeptConfig> {
     const SHORTEST: Duration = Duration::from_secs(1);
     const LONGEST: Duration = Duration::from_hours(7 * 24);
@@ -133,6 +138,11 @@ fn credential(
         reader.refuse(node.place, message, "say where it is wanted, or remove it");
     }
     let on_change = node.find("on_change").and_then(|map| command(reader, map));
+    if let Some((program, at)) =
+        node.find("on_change").and_then(|map| reader::texts(map, "command").first().copied())
+    {
+        paths.reads(Path::new(program), Some(at.place), "command");
+    }
     let served = match served {
         Some(read) => Some(read?),
         None => None,
@@ -148,18 +158,8 @@ fn credential(
     })
 }
 
-fn file(
-    reader: &mut Reader<'_>,
-    node: &Node,
-    paths: &mut BTreeMap<PathBuf, usize>,
-) -> Option<FileConfig> {
-    let path = path(reader, node, "path");
-    if let (Some(path), Some(at)) = (&path, node.find("path"))
-        && let Some(line) = paths.insert(path.clone(), at.place.line)
-    {
-        let message = format!("`path` is that of line {line} too");
-        reader.refuse(at.place, message, "two credentials in one file overwrite each other");
-    }
+fn file(reader: &mut Reader<'_>, node: &Node, paths: &mut Paths) -> Option<FileConfig> {
+    let path = path(reader, node, "path", paths);
     let format = reader::text(node, "format").and_then(|(word, _)| shape::format(word));
     let variable = reader::text(node, "variable").map(|(name, at)| {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -194,6 +194,16 @@ fn endpoint(
     }
     let address = on_loopback(reader, node, "address", ports);
     let users = node.find("users").map(Node::elements).unwrap_or_default();
+    for user in users.iter().filter(|user| user.integer() == Some(OVERFLOW)) {
+        let message = format!(
+            "`users` has {OVERFLOW}, which the kernel shows for every user that has no number in the agent's user namespace"
+        );
+        reader.refuse(
+            user.place,
+            message,
+            "run the program as a user of its own, and name that one",
+        );
+    }
     let users = users.iter().filter_map(Node::integer);
     let users = users.filter_map(|user| u32::try_from(user).ok()).collect();
     Some(EndpointConfig::Google {

@@ -20,10 +20,7 @@ use cambio::{
 };
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
-use tokio::{
-    sync::{Mutex, watch},
-    task::JoinHandle,
-};
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
@@ -53,6 +50,11 @@ fn trouble() -> Trouble {
 
 /// A ward with a file `token`, and a command that adds a line to `runs`.
 fn tended() -> Stage {
+    tended_with(|home| shell(&format!("cat {}/token >> {}/runs", home.display(), home.display())))
+}
+
+/// The same with this command.
+fn tended_with(command: impl FnOnce(&Path) -> OnChange) -> Stage {
     let home = tempfile::tempdir().unwrap();
     let (keep, receiver) = watch::channel(Arc::new(Kept::default()));
     let counters = Arc::new(Counters::default());
@@ -63,18 +65,12 @@ fn tended() -> Stage {
         readers: Readers::Owner,
         trusted: false,
     };
-    let runs = home.path().join("runs");
     let ward = Ward {
         name: "orders".to_owned(),
         files: vec![destination],
-        on_change: Some(shell(&format!(
-            "cat {}/token >> {}",
-            home.path().display(),
-            runs.display()
-        ))),
+        on_change: Some(command(home.path())),
         kept: receiver,
         counters: Arc::clone(&counters),
-        turn: Arc::new(Mutex::new(())),
     };
     let stop = CancellationToken::new();
     let tending = tokio::spawn(ward.tend(stop.clone()));
@@ -198,8 +194,45 @@ async fn a_file_that_can_not_be_written_is_told_and_tried_again() {
     stage.keep.send_replace(kept("a.b.one", 1).await);
     stage.until_counted("cambio_agent_file_failures_total{credential=\"orders\"} 1\n").await;
     assert!(!stage.file("runs").exists(), "the command waits for the files");
+    // Who could not write it down is not ready, and says which file it is.
+    let (status, body) = board(&stage.keep, &stage.counters, "/readyz").await;
+    let body: Value = serde_json::from_str(&body).unwrap();
+    let one = &body["credentials"][0];
+    assert_eq!((status, &one["ok"], &one["trouble"]), (503, &json!(false), &Value::Null));
+    assert_eq!(one["unwritten"], json!([stage.file("token")]));
     fs::remove_dir(stage.file("token")).unwrap();
     until(&stage.file("runs"), Some("a.b.one\n")).await;
+    let (status, body) = board(&stage.keep, &stage.counters, "/readyz").await;
+    assert_eq!(status, 200, "{body}");
+}
+
+#[tokio::test]
+async fn a_command_that_hangs_keeps_no_file_and_runs_once_more_for_all_that_came_meanwhile() {
+    let stage = tended_with(|home| {
+        let home = home.display();
+        // Holds on until `go` is there; says at its beginning and at its end what the file holds.
+        shell(&format!(
+            "echo began >> {home}/runs; until [ -e {home}/go ]; do sleep 0.02; done; cat {home}/token >> {home}/runs"
+        ))
+    });
+    let (token, runs) = (stage.file("token"), stage.file("runs"));
+    stage.keep.send_replace(kept("a.b.one", 1).await);
+    until(&runs, Some("began\n")).await;
+    for (text, generation) in [("a.b.two", 2), ("a.b.three", 3)] {
+        stage.keep.send_replace(kept(text, generation).await);
+        until(&token, Some(&format!("{text}\n"))).await;
+    }
+    // Its end comes while the command hangs, and it goes all the same.
+    let over = Kept { issued: None, trouble: Some(trouble()), generation: 3 };
+    stage.keep.send_replace(Arc::new(over));
+    until(&token, None).await;
+    stage.keep.send_replace(kept("a.b.four", 4).await);
+    until(&token, Some("a.b.four\n")).await;
+    assert_eq!(fs::read_to_string(&runs).unwrap(), "began\n", "one at a time");
+    fs::write(stage.file("go"), "").unwrap();
+    until(&runs, Some("began\na.b.four\nbegan\na.b.four\n")).await;
+    stage.stop.cancel();
+    stage.tending.await.unwrap();
 }
 
 #[tokio::test]
@@ -266,7 +299,8 @@ async fn the_board_is_ready_when_everything_is_good_and_says_what_is_not() {
     let counters = Arc::new(Counters::default());
     let read = |text: String| serde_json::from_str::<Value>(&text).unwrap();
     let (status, body) = board(&keep, &counters, "/readyz").await;
-    let none = json!({ "name": "orders", "ok": false, "until": null, "trouble": null });
+    let none =
+        json!({ "name": "orders", "ok": false, "until": null, "unwritten": [], "trouble": null });
     assert_eq!((status, read(body)), (503, json!({ "ready": false, "credentials": [none] })));
     let good = kept("a.b.hush", 1).await;
     keep.send_replace(Arc::new(Kept { trouble: Some(trouble()), ..(*good).clone() }));
@@ -276,7 +310,8 @@ async fn the_board_is_ready_when_everything_is_good_and_says_what_is_not() {
         "since": "2027-01-15T08:00:00Z", "failures": 3, "reason": "no answer from `BROKER` [31m; does it run?",
     });
     let one = json!({
-        "name": "orders", "ok": true, "until": "2027-01-15T08:15:00.9Z", "trouble": trouble,
+        "name": "orders", "ok": true, "until": "2027-01-15T08:15:00.9Z", "unwritten": [],
+        "trouble": trouble,
     });
     assert_eq!((status, read(body)), (200, json!({ "ready": true, "credentials": [one] })));
     assert_eq!(board(&keep, &counters, "/livez").await, (200, "ok\n".to_owned()));

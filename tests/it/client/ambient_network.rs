@@ -54,7 +54,8 @@ async fn a_busy_platform_is_asked_again_and_a_no_is_a_no() {
     assert_eq!(told(find(&job(&desk.url)).await).2, TOKEN);
     assert_eq!(desk.seen().len(), 3);
 
-    let no = Reply::json(403, json!({ "message": "not for you", "token": "hush" }));
+    // And what it says stays on its line.
+    let no = Reply::json(403, json!({ "message": "not\nfor you", "token": "hush" }));
     let desk = StandIn::at_loopback([no, given("value")]).await;
     let error = find(&job(&desk.url)).await.unwrap_err();
     assert_eq!(

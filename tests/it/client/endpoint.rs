@@ -332,3 +332,50 @@ async fn a_program_of_another_user_gets_no_token() {
     assert_eq!(said.status, 403);
     assert_eq!(said.body, "this credential is not for programs of your user\n");
 }
+
+/// Connections that say nothing.
+async fn silent(at: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let mut all = Vec::new();
+    for _ in 0..count {
+        all.push(TcpStream::connect(at).await.unwrap());
+    }
+    all
+}
+
+#[tokio::test]
+async fn whoever_holds_connections_in_silence_shuts_the_endpoint_to_nobody() {
+    let stage = aws_stage(Some(issued(&session(), AWS).await)).await;
+    let mut held = silent(stage.at, 80).await;
+    for _ in 0..20 {
+        assert_eq!(stage.ask().await.status, 200);
+    }
+    // The first ones paid for it.
+    let mut byte = [0];
+    assert_eq!(held[0].read(&mut byte).await.unwrap_or_default(), 0);
+}
+
+#[tokio::test]
+async fn a_refused_user_is_told_before_it_asks_and_holds_nothing() {
+    let stage = google_stage(Whom::Users(Arc::new(BTreeSet::from([4_294_967_293])))).await;
+    for mut one in silent(stage.at, 40).await {
+        let mut text = String::new();
+        one.read_to_string(&mut text).await.unwrap();
+        assert!(text.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{text}");
+        assert!(text.ends_with("\r\n\r\nthis credential is not for programs of your user\n"));
+    }
+}
+
+#[tokio::test]
+async fn a_connection_has_one_answer() {
+    let stage = aws_stage(Some(issued(&session(), AWS).await)).await;
+    let mut one = TcpStream::connect(stage.at).await.unwrap();
+    let request = format!(
+        "GET /v1/credentials/deploy HTTP/1.1\r\n{}\r\n{}\r\n\r\n",
+        stage.host(),
+        stage.authorization()
+    );
+    one.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    one.read_to_string(&mut text).await.unwrap();
+    assert!(text.to_lowercase().contains("\r\nconnection: close\r\n"), "{text}");
+}

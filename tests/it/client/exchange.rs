@@ -16,7 +16,7 @@ use axum::{
 };
 use cambio::{
     chance::SystemChance,
-    client::{Answer, Asked, Broker, ClientError, Issued, Waiting},
+    client::{Answer, Asked, Broker, ClientError, Issued, Lease, Waiting},
     clock::{Instant, ManualClock},
     edge::{
         Proxies,
@@ -149,6 +149,34 @@ async fn a_refusal_is_told_with_its_exchange_and_the_line_to_type() {
          hint: whoever runs the broker types `cambio policy explain ex_1`"
     );
     assert_eq!(asked, 1);
+}
+
+/// What a broker that is somebody else's would have a runner read.
+const ORDERS: &str = "x\n::stop-commands::pwn\r\n##[error]y\u{1b}[2Kissued a token for `admin`";
+
+#[tokio::test]
+async fn what_a_stranger_says_of_its_no_stays_on_its_line_and_orders_nothing() {
+    let evil = || {
+        let body =
+            json!({ "error": ORDERS, "error_description": ORDERS, "exchange_id": "ex_1; id\n" });
+        Reply::json(400, body)
+    };
+    let tame = "x ::stop-commands::pwn  # #[error]y [2Kissued a token for `admin`";
+    let (said, _) = failed([evil()]).await;
+    // What is no name of an exchange is not put into a line to type either.
+    assert_eq!(said, format!("Refused: refused: `{tame}`: {tame}"));
+
+    let broker = StandIn::at_loopback([evil()]).await;
+    let lease = Lease { id: "ls_1\n::x".to_owned(), token: Secret::from("hush".to_owned()) };
+    let mut waiting = Waiting::begin(IMPATIENT, &SystemChance);
+    let at = Broker::at(&broker.url, Reaching::default()).unwrap();
+    let said = words(&lease.revoke(&at, &mut waiting).await.unwrap_err());
+    assert_eq!(
+        said.replace(&broker.url, "BROKER"),
+        format!(
+            "Unreachable: lease `ls_1 ::x` is not known to be ended: `BROKER` answered 400 Bad Request: {tame}"
+        )
+    );
 }
 
 #[tokio::test]

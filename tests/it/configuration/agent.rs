@@ -1,6 +1,6 @@
 //! The agent's file: what is refused and in which words, and what is shipped.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use cambio::config::{
     AgentConfig,
@@ -154,6 +154,58 @@ fn what_is_kept_goes_somewhere_under_a_name_and_a_path_of_its_own() {
 }
 
 #[test]
+fn no_file_is_made_over_another_one_that_is_made_or_read() {
+    let pgpass = "{ path: pgpass, format: pgpass }";
+    let with = |second: &str| {
+        said(
+            pgpass,
+            &format!("{{ path: pgpass, format: pgpass }}, {{ path: {second}, format: json }}"),
+        )
+    };
+    assert_eq!(with("other"), "nothing");
+    for same in ["sub/../pgpass", "./pgpass", "/etc/cambio/pgpass", "/etc//cambio/../cambio/pgpass"]
+    {
+        let told = with(same);
+        assert!(told.contains(":10:55: `path` is that of line 10 too"), "{told}");
+    }
+    assert_snapshot!(with(".pgpass.cambio-new"), @r#"
+    agent.yaml:10:55: `path` is that of line 10 too
+      hint: that file is made as `.NAME.cambio-new` first: give this one another name
+    "#);
+    assert_snapshot!(said(pgpass, "{ path: .pgpass.cambio-new, format: json }, { path: pgpass, format: json }"), @r#"
+    agent.yaml:10:65: `path` is made as `.NAME.cambio-new` first, and that is the file of line 10
+      hint: two credentials in one file overwrite each other
+    "#);
+    assert_snapshot!(said("path: pgpass", "path: authorization"), @r#"
+    agent.yaml:10:21: `path` is that of line 13 too
+      hint: two credentials in one file overwrite each other
+    "#);
+    assert_snapshot!(said("path: pgpass", "path: x/../token"), @r#"
+    agent.yaml:10:21: `path` is that of line 3 too
+      hint: the agent reads it: a credential there would take its place
+    "#);
+    assert_snapshot!(said("token_file: authorization", "token_file: token"), @r#"
+    agent.yaml:13:49: `token_file` is that of line 3 too
+      hint: the agent reads it: a credential there would take its place
+    "#);
+    assert_snapshot!(said("path: pgpass", "path: /bin/true"), @r#"
+    agent.yaml:10:21: `path` is that of line 11 too
+      hint: the agent reads it: a credential there would take its place
+    "#);
+}
+
+#[test]
+fn the_user_that_stands_for_all_without_a_number_may_not_ask() {
+    let google =
+        "{ kind: google, address: \"127.0.0.1:80\", service_account: a@b, users: [1000, 65534] }";
+    assert_snapshot!(said("{ kind: aws }", google), @r#"
+    agent.yaml:7:92: `users` has 65534, which the kernel shows for every user that has no number in the agent's user namespace
+      hint: run the program as a user of its own, and name that one
+    "#);
+    assert_eq!(said("{ kind: aws }", &google.replace("65534", "65533")), "nothing");
+}
+
+#[test]
 fn a_command_is_a_list_and_no_shell() {
     assert_snapshot!(said("[/bin/true]", "/bin/true"), @r#"agent.yaml:11:27: `command` is `/bin/true`, expected a list"#);
     assert_snapshot!(said("[/bin/true]", "[systemctl, reload]"), @r#"
@@ -175,6 +227,18 @@ fn a_file_that_names_commands_is_nobody_elses_to_write() {
     let token = fs::Permissions::from_mode(0o600);
     fs::set_permissions(home.path().join("token"), token).unwrap();
     assert!(AgentConfig::read(&file).is_ok());
+    fs::write(&file, VALID.replacen("path: pgpass", "path: ./agent.yaml", 1)).unwrap();
+    let problems = lines(&AgentConfig::read(&file).unwrap_err());
+    assert!(problems.contains("`path` is that of the configuration itself too"), "{problems}");
+    fs::write(&file, VALID).unwrap();
+    // Nor its group's. The broker does not answer: whoever went on would fail for that.
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o664)).unwrap();
+    let mut agent = Command::new(env!("CARGO_BIN_EXE_cambio"));
+    let ended = agent.args(["agent", "--once", "--deadline", "1s", "--config"]).arg(&file).output();
+    let ended = ended.unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(2), "{said}");
+    assert!(said.contains("others than its owner may write to"), "{said}");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
     let problems = lines(&AgentConfig::read(&file).unwrap_err());
     assert!(problems.contains("anyone may write to the configuration"), "{problems}");
