@@ -100,7 +100,7 @@ fn file(reader: &mut Reader<'_>, wanted: &Wanted, served: bool) {
         _ if served => {
             reader.refuse(wanted.place, format!("`{setting}`: `{path}` {why}"), why.remedy());
         }
-        _ => {
+        NotOurs::Owner(_) | NotOurs::Group(_) | NotOurs::Folder(_) | NotOurs::FolderOwner(_) => {
             let hint = format!("`cambio serve` refuses it so: {}", why.remedy());
             reader.warn(wanted.place, format!("`{setting}`: `{path}` {why}"), &hint);
         }

@@ -112,7 +112,7 @@ mod tests {
 
     #[tokio::test]
     async fn k12_a_password_that_others_may_read_is_not_used() {
-        use std::os::unix::fs::PermissionsExt as _;
+        use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("password");
         std::fs::write(&path, "hush").unwrap();
