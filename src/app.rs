@@ -258,7 +258,7 @@ fn first_policies(
     means: &Means,
     books: &books::Books,
 ) -> Result<(scene::Adopted, Option<String>), StartError> {
-    let error = match scene::policies(config, means.clock.now()) {
+    let error = match scene::policies_for(config, means.mode, means.clock.now()) {
         Ok(adopted) => return Ok((adopted, None)),
         Err(error) => error,
     };

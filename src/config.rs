@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fs::{File, Metadata},
     io::{self, ErrorKind, Read},
     path::{Path, PathBuf},
 };
@@ -44,7 +44,7 @@ use self::{files::Need, reader::Reader};
 use crate::{
     grant::IssuerName,
     keys::schedule::Terms,
-    owner,
+    owner::{self, NotOurs},
     subject::{Preset, issuers::IssuerUrl},
     target::{TargetClash, Targets},
     yaml::{self, Field, Fields, Place, Problem, Shape},
@@ -146,10 +146,23 @@ impl Config {
     /// # Errors
     /// Every problem at once, in the order of their places; nothing may be served with it.
     pub fn read(path: &Path) -> Judged {
+        Self::from_disk(path, false)
+    }
+
+    /// As [`Config::read`], for an instance that serves: what others may write to is no configuration, nor are keys, roots and
+    /// session policies that they may change (threat K12). A checkout may be so, where nothing is served: there it is a warning.
+    ///
+    /// # Errors
+    /// As [`Config::read`], and what others may change.
+    pub fn read_to_serve(path: &Path) -> Judged {
+        Self::from_disk(path, true)
+    }
+
+    fn from_disk(path: &Path, served: bool) -> Judged {
         let file = path.display().to_string();
-        let text = load(path).map_err(|message| vec![at_the_top(&file, message)])?;
+        let (text, about) = load(path).map_err(|message| vec![at_the_top(&file, message)])?;
         let base = path.parent().unwrap_or(Path::new(""));
-        judge(&file, &text, base, Some(path))
+        judge(&file, &text, base, Some(&OnDisk { path, about, served }))
     }
 
     /// Judges `text` without looking at the disk; relative paths start at `base`. `file` only names it in messages.
@@ -204,7 +217,7 @@ impl Config {
 }
 
 /// The text of the file at `path`, up to a byte more than the reader accepts.
-fn load(path: &Path) -> Result<String, String> {
+fn load(path: &Path) -> Result<(String, Metadata), String> {
     const MOST_BYTES: u64 = 4 * 1024 * 1024 + 1;
     let failed = |error: io::Error| {
         if error.kind() == ErrorKind::NotFound {
@@ -217,8 +230,43 @@ fn load(path: &Path) -> Result<String, String> {
     };
     let mut text = String::new();
     let file = File::open(path).map_err(failed)?;
+    // Of the open file: it is the one that is read.
+    let about = file.metadata().map_err(failed)?;
     file.take(MOST_BYTES).read_to_string(&mut text).map_err(failed)?;
-    Ok(text)
+    Ok((text, about))
+}
+
+/// Where a configuration came from.
+struct OnDisk<'a> {
+    path: &'a Path,
+    about: Metadata,
+    /// Whether an instance will serve by it.
+    served: bool,
+}
+
+/// Whether others than us may say what the configuration says.
+fn ours(reader: &mut Reader<'_>, file: &str, found: &OnDisk<'_>) {
+    let Err(why) = owner::believable(found.path, &found.about) else { return };
+    match why {
+        NotOurs::Anyone(_) => {
+            let problem = at_the_top(file, "anyone may write to the configuration");
+            reader.problems.push(problem.hint("chmod o-w it"));
+        }
+        _ if found.served => {
+            let problem = at_the_top(file, format!("the configuration {why}"));
+            reader.problems.push(problem.hint(why.remedy()));
+        }
+        NotOurs::Group(_) => {
+            // A checkout may be so, where nothing is served: `cambio serve` refuses it.
+            let problem = at_the_top(file, "its group may write to the configuration");
+            reader.warnings.push(problem.hint("`cambio serve` refuses it so: chmod go-w it"));
+        }
+        NotOurs::Owner(_) | NotOurs::Folder(_) | NotOurs::FolderOwner(_) => {
+            let problem = at_the_top(file, format!("the configuration {why}"));
+            let hint = format!("`cambio serve` refuses it so: {}", why.remedy());
+            reader.warnings.push(problem.hint(hint));
+        }
+    }
 }
 
 fn at_the_top(file: &str, message: impl Into<String>) -> Problem {
@@ -227,23 +275,16 @@ fn at_the_top(file: &str, message: impl Into<String>) -> Problem {
 
 /// Reads the tree once as it is and once by its shape, so that what its sections say is judged even where some shape is
 /// wrong: all problems at once.
-fn judge(file: &str, text: &str, base: &Path, on_disk: Option<&Path>) -> Judged {
+fn judge(file: &str, text: &str, base: &Path, on_disk: Option<&OnDisk<'_>>) -> Judged {
     let document = yaml::read(file, text, &Shape::Any)?;
     let shape = yaml::read(file, text, &SHAPE).err().unwrap_or_default();
     let mut reader = Reader::of(&document, base);
     reader.problems.extend(shape);
     planned::replace(&mut reader);
     let config = sections(&mut reader);
-    if let Some(path) = on_disk {
-        if files::anyone_may_write(path) {
-            let problem = at_the_top(file, "anyone may write to the configuration");
-            reader.problems.push(problem.hint("chmod o-w it"));
-        } else if owner::others_may_write(path).unwrap_or(false) {
-            // A checkout may be so, where nothing is served: `cambio serve` refuses it.
-            let problem = at_the_top(file, "its group may write to the configuration");
-            reader.warnings.push(problem.hint("`cambio serve` refuses it so: chmod go-w it"));
-        }
-        files::check(&mut reader);
+    if let Some(found) = on_disk {
+        ours(&mut reader, file, found);
+        files::check(&mut reader, found.served);
         if let Some(config) = &config {
             policies::grantors(&mut reader, &config.policies);
         }

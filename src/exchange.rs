@@ -193,18 +193,19 @@ impl Exchange {
             let receipt = recorded.receipt();
             let made = minter.mint(recorded).await;
             // A grant without outside effects that was minted needs no further word.
-            if outside || made.is_err() {
-                let overtaken =
-                    conclude(ledger.as_ref(), exchange_id, outcome_of(&made), opened).await?;
-                if overtaken && made.is_ok() {
+            let overtaken = if outside || made.is_err() {
+                conclude(ledger.as_ref(), exchange_id, outcome_of(&made), opened).await?
+            } else {
+                false
+            };
+            match made {
+                Ok(_) if overtaken => {
                     let reason =
                         "its lease was revoked, or it was given up, while it was made".to_owned();
-                    return Err(not_minted(MintError::Unknown(reason), grant));
+                    Err(not_minted(MintError::Unknown(reason), grant, overtaken))
                 }
-            }
-            match made {
                 Ok(credential) => Ok(Issued { credential, receipt, kind }),
-                Err(error) => Err(not_minted(error, grant)),
+                Err(error) => Err(not_minted(error, grant, overtaken)),
             }
         });
         work.await.unwrap_or_else(|| Err(Refusal::Internal("the exchange died".to_owned())))
@@ -374,8 +375,10 @@ fn not_prepared(error: MintError, grant: &Grant) -> Refusal {
     Refusal::Mint { target: grant.target.clone(), error, unspent: true }
 }
 
-fn not_minted(error: MintError, grant: Grant) -> Refusal {
-    let unspent = grant.replay == Replay::Reusable || is_certain(&error);
+/// A conclusion that was `overtaken` released nothing: what was told before it stands, and the token is spent.
+fn not_minted(error: MintError, grant: Grant, overtaken: bool) -> Refusal {
+    let released = is_certain(&error) && !overtaken;
+    let unspent = grant.replay == Replay::Reusable || released;
     Refusal::Mint { target: grant.target, error, unspent }
 }
 

@@ -1,10 +1,6 @@
 //! The dull loops beside the listeners: checkpoints, roll-up, rotation, watching, gauges.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeSet, os::unix::fs::MetadataExt as _, sync::Arc, time::Duration};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
@@ -70,22 +66,25 @@ pub fn start(
     });
 }
 
-/// What a change of the policy directory changes: names, sizes, times of its files, and of what it links to (a Kubernetes
+/// What a change of the policy directory changes: names, sizes, times of its files (of what they say, and of whose they are), and of what it links to (a Kubernetes
 /// volume swaps a symbolic link). Looking is enough: a change is in force within seconds, and nothing is missed as with
 /// notifications on network or overlay mounts.
-fn fingerprint(config: &Config) -> Vec<(String, u64, Option<SystemTime>)> {
+fn fingerprint(config: &Config) -> Vec<(String, u64, [i64; 4])> {
     let directories =
         std::iter::once(&config.policies.directory).chain(&config.policies.guardrails);
     let mut files = Vec::new();
     for directory in directories {
         let Ok(entries) = std::fs::read_dir(directory) else {
-            files.push((format!("{} is gone", directory.display()), 0, None));
+            files.push((format!("{} is gone", directory.display()), 0, [0; 4]));
             continue;
         };
         for entry in entries.flatten() {
             if let Ok(metadata) = std::fs::metadata(entry.path()) {
                 let name = entry.path().display().to_string();
-                files.push((name, metadata.len(), metadata.modified().ok()));
+                // A file that others may change from now on is told of, not only once it was changed (threat K12).
+                let (written, changed) = (metadata.mtime(), metadata.ctime());
+                let times = [written, metadata.mtime_nsec(), changed, metadata.ctime_nsec()];
+                files.push((name, metadata.len(), times));
             }
         }
     }

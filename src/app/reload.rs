@@ -38,7 +38,8 @@ impl State {
 
     async fn try_reload(&self) -> Result<String, String> {
         let config = Arc::new(self.read_config()?);
-        let adopted = scene::policies(&config, self.means.clock.now()).map_err(text)?;
+        let now = self.means.clock.now();
+        let adopted = scene::policies_for(&config, self.means.mode, now).map_err(text)?;
         let makers = targets::makers(&config, &self.means).await.map_err(text)?;
         let scene = scene::scene(&config, &self.means, Arc::clone(&adopted.set), makers.minters)
             .map_err(text)?;
@@ -60,7 +61,7 @@ impl State {
         let Some(file) = &self.config_file else {
             return Ok(Config::clone(&self.config.load()));
         };
-        let (config, warnings) = Config::read(file)
+        let (config, warnings) = Config::read_to_serve(file)
             .map_err(|problems| lines(problems.iter().map(ToString::to_string)))?;
         for warning in warnings {
             warn!("{warning}");

@@ -16,7 +16,7 @@ use crate::{
     keys::{keyring::Keyring, own::OwnKeys},
     ledger::{Hash, entry::hex, reader::LedgerReader},
     mint::{Minters, github::held::HeldTokens},
-    policy::{self, Context, LoadError, PolicySet, Source},
+    policy::{self, Context, LoadError, PolicySet, Source, load::Trust},
     sandbox,
     subject::{
         Issuer, Issuers, KeySource, TokenReview,
@@ -243,9 +243,22 @@ pub fn context(config: &Config) -> Result<Context, SceneError> {
 /// # Errors
 /// They do not load: every problem at once.
 pub fn policies(config: &Config, now: Instant) -> Result<Adopted, SceneError> {
+    policies_for(config, Mode::Dev, now)
+}
+
+/// As [`policies`]; where they are served, nobody else may change their files.
+///
+/// # Errors
+/// As [`policies`], and others may change a file or the directory.
+pub fn policies_for(config: &Config, mode: Mode, now: Instant) -> Result<Adopted, SceneError> {
     let (directory, guardrails) =
         (&config.policies.directory, config.policies.guardrails.as_deref());
-    let loaded = policy::load::load_guarded(directory, guardrails, &context(config)?, now)?;
+    let trust = match mode {
+        Mode::Serve => Trust::Serve,
+        Mode::Dev => Trust::Look,
+    };
+    let context = context(config)?;
+    let loaded = policy::load::load_guarded(directory, guardrails, &context, now, trust)?;
     Ok(Adopted {
         set: Arc::new(loaded.set),
         commit: loaded.commit,

@@ -56,7 +56,16 @@ fn check(file: &Path, talk: &mut Talk) -> Result<(), Failure> {
 
 /// The configuration in `file`, for verbs that need one.
 pub(super) fn load(file: &Path) -> Result<config::Config, Failure> {
-    config::Config::read(file).map(|(config, _)| config).map_err(|problems| {
+    told(file, config::Config::read(file))
+}
+
+/// The configuration in `file`, for an instance that serves by it.
+pub(super) fn load_to_serve(file: &Path) -> Result<config::Config, Failure> {
+    told(file, config::Config::read_to_serve(file))
+}
+
+fn told(file: &Path, judged: config::Judged) -> Result<config::Config, Failure> {
+    judged.map(|(config, _)| config).map_err(|problems| {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
         let count = render::count(problems.len(), "problem");
         Failure::usage(format!("{count} in `{}`\n{}", file.display(), lines.join("\n")))

@@ -1,6 +1,7 @@
 //! `cambio policy`: write, check, test and explain trust policies.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -18,9 +19,13 @@ use crate::{
     config::Config,
     grant::IssuerName,
     ledger::entry::hex,
-    policy::{CaseResult, Context, LoadError, PolicySet, Wants, document, init, load},
+    owner,
+    policy::{
+        CaseResult, Context, LoadError, PolicySet, Source, Wants, document, init,
+        load::{self, Trust},
+    },
     subject::Profile,
-    yaml::Problem,
+    yaml::{Place, Problem},
 };
 
 mod context;
@@ -159,15 +164,36 @@ struct Compiled {
 }
 
 fn compile(folder: &Folder) -> Result<Result<Compiled, Vec<Problem>>, Failure> {
-    let sources = load::sources(&folder.directory).map_err(unreadable)?;
+    let sources = load::sources(&folder.directory, Trust::Look).map_err(unreadable)?;
     let context = context::of(folder.config.as_deref(), &sources)?;
-    Ok(compile_with(&folder.directory, &context, &sources))
+    let mut compiled = compile_with(&folder.directory, &context, &sources);
+    if let Ok(compiled) = &mut compiled {
+        compiled.warnings.extend(not_ours(&folder.directory, &sources));
+    }
+    Ok(compiled)
+}
+
+/// What a broker would not serve, because others may change it; a checkout may be so. The first of them speaks for all.
+fn not_ours(directory: &Path, sources: &[Source]) -> Option<Problem> {
+    let files = sources.iter().map(|source| directory.join(&source.name));
+    let mut judged = std::iter::once(directory.to_owned()).chain(files).filter_map(|path| {
+        let about = fs::metadata(&path).ok()?;
+        owner::believable(&path, &about).err().map(|why| (path, why))
+    });
+    let (path, why) = judged.next()?;
+    let more = match judged.count() {
+        0 => String::new(),
+        more => format!(", and {more} more like it"),
+    };
+    let begin = Place { line: 1, column: 1 };
+    let problem = Problem::at(&path.display().to_string(), begin, format!("it {why}{more}"));
+    Some(problem.hint(format!("`cambio serve` refuses it so: {}", why.remedy())))
 }
 
 fn compile_with(
     directory: &Path,
     context: &Context,
-    sources: &[crate::policy::Source],
+    sources: &[Source],
 ) -> Result<Compiled, Vec<Problem>> {
     let located = |problems: Vec<Problem>| -> Vec<Problem> {
         let locate = |problem: Problem| {
@@ -253,8 +279,9 @@ pub(super) fn examine(config: &Config) -> Result<String, Failure> {
     };
     let directory = &config.policies.directory;
     let guardrails = config.policies.guardrails.as_deref();
-    let loaded = load::load_guarded(directory, guardrails, &context, SystemClock.now())
-        .map_err(unreadable)?;
+    let loaded =
+        load::load_guarded(directory, guardrails, &context, SystemClock.now(), Trust::Look)
+            .map_err(unreadable)?;
     let rules = render::count(loaded.set.rule_count(), "rule");
     let cases = render::count(loaded.cases.len(), "case");
     Ok(format!("`{}`: {rules}, {cases} passed", directory.display()))
@@ -302,7 +329,7 @@ fn explain_offline(explain: Explain, talk: &mut Talk) -> Result<(), Failure> {
     let claims = token::read_unverified_claims(Path::new(&explain.what))?;
     let (issuer, preset) =
         context::issuers(config.as_deref())?.of(&claims, explain.issuer.as_deref())?;
-    let sources = load::sources(&directory).map_err(unreadable)?;
+    let sources = load::sources(&directory, Trust::Look).map_err(unreadable)?;
     let context = context::of(config.as_deref(), &sources)?;
     let compiled = compile_with(&directory, &context, &sources).map_err(|problems| {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();

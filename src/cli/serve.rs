@@ -48,7 +48,7 @@ pub(super) async fn run(serve: Serve) -> Result<(), Failure> {
         make_folders(&serve.config)?;
     }
     harden::ours_to_serve(&serve.config)?;
-    let config = config::load(&serve.config)?;
+    let config = config::load_to_serve(&serve.config)?;
     let format = match config.log.format {
         LogFormat::Json => Format::Json,
         LogFormat::Text => Format::People,

@@ -105,7 +105,7 @@ impl AgentConfig {
     /// Every problem at once, in the order of their places.
     pub fn read(path: &Path) -> AgentJudged {
         let file = path.display().to_string();
-        let text = load(path).map_err(|message| vec![at_the_top(&file, message)])?;
+        let (text, _) = load(path).map_err(|message| vec![at_the_top(&file, message)])?;
         let base = path.parent().unwrap_or(Path::new(""));
         judge(&file, &text, base, Some(path))
     }
@@ -143,7 +143,7 @@ fn judge(file: &str, text: &str, base: &Path, on_disk: Option<&Path>) -> AgentJu
             let problem = at_the_top(file, "anyone may write to the configuration");
             reader.problems.push(problem.hint("chmod o-w it"));
         }
-        files::check(&mut reader);
+        files::check(&mut reader, false);
     }
     let Reader { mut problems, mut warnings, .. } = reader;
     problems.sort();

@@ -9,7 +9,7 @@ use std::{
 
 use super::reader::Reader;
 use crate::{
-    owner::{self, NotPrivate},
+    owner::{self, NotOurs, NotPrivate},
     yaml::Place,
 };
 
@@ -44,13 +44,13 @@ pub(super) struct Wanted {
     pub(super) need: Need,
 }
 
-/// Looks at everything that was named.
-pub(super) fn check(reader: &mut Reader<'_>) {
+/// Looks at everything that was named. What others than its owner may change only warns where it is not `served`.
+pub(super) fn check(reader: &mut Reader<'_>, served: bool) {
     for wanted in std::mem::take(&mut reader.files) {
         match wanted.need {
             Need::Secret => secret(reader, &wanted),
             Need::PlatformToken => platform_token(reader, &wanted),
-            Need::File => file(reader, &wanted),
+            Need::File => file(reader, &wanted, served),
             Need::Directory => directory(reader, &wanted, &wanted.path),
             Need::Made => {
                 let parent = wanted.path.parent().unwrap_or(Path::new("."));
@@ -88,12 +88,22 @@ fn secret(reader: &mut Reader<'_>, wanted: &Wanted) {
 }
 
 /// Keys that are pinned and authorities that are trusted: whoever may write there decides whom we believe.
-fn file(reader: &mut Reader<'_>, wanted: &Wanted) {
+fn file(reader: &mut Reader<'_>, wanted: &Wanted, served: bool) {
     let Some(metadata) = present(reader, wanted, Metadata::is_file, "a file") else { return };
-    if owner::anyone_may_write(&wanted.path, &metadata) {
-        let message =
-            format!("`{}`: anyone may write to `{}`", wanted.setting, wanted.path.display());
-        reader.refuse(wanted.place, message, "chmod o-w it");
+    let Err(why) = owner::believable(&wanted.path, &metadata) else { return };
+    let (setting, path) = (wanted.setting, wanted.path.display());
+    match why {
+        NotOurs::Anyone(_) => {
+            let message = format!("`{setting}`: anyone may write to `{path}`");
+            reader.refuse(wanted.place, message, "chmod o-w it");
+        }
+        _ if served => {
+            reader.refuse(wanted.place, format!("`{setting}`: `{path}` {why}"), why.remedy());
+        }
+        NotOurs::Owner(_) | NotOurs::Group(_) | NotOurs::Folder(_) | NotOurs::FolderOwner(_) => {
+            let hint = format!("`cambio serve` refuses it so: {}", why.remedy());
+            reader.warn(wanted.place, format!("`{setting}`: `{path}` {why}"), &hint);
+        }
     }
 }
 

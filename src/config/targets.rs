@@ -8,6 +8,7 @@ use std::{
 pub mod aws;
 mod azure;
 mod cloud;
+mod deputy;
 mod github;
 mod google;
 mod jwt;
@@ -275,6 +276,7 @@ pub(super) fn read(
         unique(reader, node, &target, &mut names);
         targets.push((node, target));
     }
+    deputy::check(reader, &targets);
     // Of all that are written down, so that one target that can't be read does not make a second problem here.
     let kind = |node: &Node| node.find("kind").and_then(Node::text).map(str::to_owned);
     let is_jwt = |node: &&Node| kind(node).as_deref() == Some("jwt");

@@ -1,7 +1,8 @@
 //! TLS by rustls on aws-lc, 1.2 and 1.3, from two PEM files that may be replaced while we run.
 
 use std::{
-    fs, io,
+    fs::{self, File, Metadata},
+    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -22,7 +23,7 @@ use tracing::{error, info};
 use x509_cert::{Certificate, der::Decode as _};
 use zeroize::Zeroizing;
 
-use crate::clock::Instant;
+use crate::{clock::Instant, owner};
 
 /// Why a pair of files can't serve.
 #[derive(Debug, Error)]
@@ -145,13 +146,21 @@ fn stamp(certificate: &Path, key: &Path) -> Stamp {
 
 /// The pair, ready to serve, and when its certificate ends, in seconds of the epoch.
 fn read(certificate: &Path, key: &Path) -> Result<(ServerConfig, u64), TlsError> {
-    let bytes = |path: &Path| {
-        fs::read(path)
-            .map(Zeroizing::new)
-            .map_err(|error| TlsError::Read { path: path.to_owned(), error })
+    // At each load, of the open file: a renewal must not leave the key to others, nor take a chain from them (threat K12).
+    let bytes = |path: &Path, judged: fn(&Path, &Metadata) -> io::Result<()>| {
+        let read = || -> io::Result<_> {
+            let mut file = File::open(path)?;
+            judged(path, &file.metadata()?)?;
+            let mut bytes = Zeroizing::new(Vec::new());
+            file.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        read().map_err(|error| TlsError::Read { path: path.to_owned(), error })
     };
+    let public = |path: &Path, about: &Metadata| Ok(owner::believable(path, about)?);
+    let secret = |_: &Path, about: &Metadata| Ok(owner::private(about)?);
     let pem = |path: &Path, wanted, error| TlsError::Pem { path: path.to_owned(), wanted, error };
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(&bytes(certificate)?)
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&bytes(certificate, public)?)
         .collect::<Result<_, _>>()
         .map_err(|error| pem(certificate, "certificate", error))?;
     if chain.is_empty() {
@@ -161,7 +170,7 @@ fn read(certificate: &Path, key: &Path) -> Result<(ServerConfig, u64), TlsError>
     let ends = chain.first().and_then(|first| Certificate::from_der(first).ok());
     let ends =
         ends.map_or(0, |it| it.tbs_certificate.validity.not_after.to_unix_duration().as_secs());
-    let private = PrivateKeyDer::from_pem_slice(&bytes(key)?)
+    let private = PrivateKeyDer::from_pem_slice(&bytes(key, secret)?)
         .map_err(|error| pem(key, "private key", error))?;
     let config = server(chain, private).map_err(|error| TlsError::Pair {
         certificate: certificate.to_owned(),

@@ -1,10 +1,17 @@
 //! How a server with logins is reached, and as whom. Files are read for each new connection, so that a password or a CA that was
 //! changed on disk is used without a restart.
 
-use std::{io, net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::io::AsyncReadExt as _;
 
 use super::login::LoginError;
-use crate::secret::Secret;
+use crate::{owner, secret::Secret};
 
 /// How long a new connection may take until we are logged in. With it a login's making still ends in its time.
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(4);
@@ -29,6 +36,16 @@ pub struct Reach {
     pub connections: u32,
 }
 
+/// What a file holds that nobody else may read or change, asked of the open file at each reading: a renewal may have left it to
+/// others (threat K12).
+pub(super) async fn read_private(path: &Path) -> io::Result<zeroize::Zeroizing<Vec<u8>>> {
+    let mut file = tokio::fs::File::open(path).await?;
+    owner::private(&file.metadata().await?)?;
+    let mut found = zeroize::Zeroizing::new(Vec::new());
+    file.read_to_end(&mut found).await?;
+    Ok(found)
+}
+
 /// How a connection is protected.
 #[derive(Clone, Debug)]
 pub enum Protection {
@@ -44,7 +61,7 @@ impl Reach {
     /// # Errors
     /// The file can't be read, or is no password.
     pub(super) async fn password(&self) -> Result<Secret, LoginError> {
-        let found = tokio::fs::read(&self.password_file).await.map(zeroize::Zeroizing::new);
+        let found = read_private(&self.password_file).await;
         let found = found.map_err(|error| unreadable("our password", &error))?;
         let text = std::str::from_utf8(&found).ok().map(|text| text.trim_end_matches(['\r', '\n']));
         match text.filter(|text| !text.is_empty() && text.len() <= PASSWORD_BYTES) {
@@ -87,4 +104,23 @@ impl Reach {
 /// The path is not told: it goes to callers' operators, and a path is where secrets get pasted.
 fn unreadable(what: &str, error: &io::Error) -> LoginError {
     LoginError::Unreachable(format!("{what} can't be read: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn k12_a_password_that_others_may_read_is_not_used() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        std::fs::write(&path, "hush").unwrap();
+        let mode = |mode| std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        mode(0o600);
+        assert_eq!(read_private(&path).await.unwrap().as_slice(), b"hush");
+        mode(0o644);
+        let told = read_private(&path).await.unwrap_err().to_string();
+        assert_eq!(told, "it has mode 0644, expected 0600 or 0400");
+    }
 }

@@ -11,6 +11,7 @@ use thiserror::Error;
 use super::{CaseResult, Context, PolicySet, Source, compile::GUARDRAILS};
 use crate::{
     clock::Instant,
+    owner,
     subject::{
         Claims,
         json::{Limits, parse_object},
@@ -61,6 +62,15 @@ pub struct Loaded {
     pub cases: Vec<CaseResult>,
 }
 
+/// Whether files that others may change are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// No: they say who gets what (threat K12). Files and directories are judged by [`owner::believable`].
+    Serve,
+    /// Yes: a checkout may be so, where nothing is served.
+    Look,
+}
+
 /// Loads the policies of `directory` (only `*.yaml`, sorted) against `context`, and runs their cases at `now`.
 ///
 /// An empty directory is legal and denies everything; one that is not there is an error.
@@ -68,7 +78,7 @@ pub struct Loaded {
 /// # Errors
 /// A file that can't be read, problems, or cases that fail.
 pub fn load(directory: &Path, context: &Context, now: Instant) -> Result<Loaded, LoadError> {
-    load_guarded(directory, None, context, now)
+    load_guarded(directory, None, context, now, Trust::Look)
 }
 
 /// As [`load`], together with the files of a directory of guardrails.
@@ -76,12 +86,14 @@ pub fn load(directory: &Path, context: &Context, now: Instant) -> Result<Loaded,
 /// Their names in the set begin with `guardrails/`, which no `granted_by` can say: a rule among them grants nothing.
 ///
 /// # Errors
-/// As [`load`], for both directories: guardrails that vanished are not guardrails that there never were.
+/// As [`load`], for both directories: guardrails that vanished are not guardrails that there never were. And, with
+/// [`Trust::Serve`], others may change a file.
 pub fn load_guarded(
     directory: &Path,
     guardrails: Option<&Path>,
     context: &Context,
     now: Instant,
+    trust: Trust,
 ) -> Result<Loaded, LoadError> {
     let on_disk = |file: &str| match (file.strip_prefix(GUARDRAILS), guardrails) {
         (Some(name), Some(guardrails)) => guardrails.join(name).display().to_string(),
@@ -92,11 +104,11 @@ pub fn load_guarded(
         problem
     };
     let located = |problems: Vec<Problem>| problems.into_iter().map(in_directory).collect();
-    let mut sources = sources(directory)?;
+    let mut sources = sources(directory, trust)?;
     if let Some(guardrails) = guardrails {
         let named =
             |source: Source| Source { name: format!("{GUARDRAILS}{}", source.name), ..source };
-        sources.extend(self::sources(guardrails)?.into_iter().map(named));
+        sources.extend(self::sources(guardrails, trust)?.into_iter().map(named));
         sources.sort_by(|left, right| left.name.cmp(&right.name));
     }
     let (set, warnings) = PolicySet::compile(&sources, context)
@@ -116,11 +128,20 @@ pub fn load_guarded(
 /// Reads the policy files of `directory`, without judging them.
 ///
 /// # Errors
-/// The directory or a file can't be read, or is not UTF-8.
-pub fn sources(directory: &Path) -> Result<Vec<Source>, LoadError> {
+/// The directory or a file can't be read, or is not UTF-8; with [`Trust::Serve`], others may change it.
+pub fn sources(directory: &Path, trust: Trust) -> Result<Vec<Source>, LoadError> {
     let unreadable = |path: &Path| {
         let path = path.to_owned();
         move |error| LoadError::Unreadable { path, error }
+    };
+    if trust == Trust::Serve {
+        let about = fs::metadata(directory).map_err(unreadable(directory))?;
+        let judged = owner::believable(directory, &about).map_err(io::Error::from);
+        judged.map_err(unreadable(directory))?;
+    }
+    let read = match trust {
+        Trust::Serve => owner::read_believable,
+        Trust::Look => |path: &Path| fs::read_to_string(path),
     };
     let mut sources = Vec::new();
     for entry in fs::read_dir(directory).map_err(unreadable(directory))? {
@@ -140,7 +161,7 @@ pub fn sources(directory: &Path) -> Result<Vec<Source>, LoadError> {
         if sources.len() >= MOST_FILES {
             return Err(LoadError::TooMany(directory.to_owned()));
         }
-        let text = fs::read_to_string(&path).map_err(unreadable(&path))?;
+        let text = read(&path).map_err(unreadable(&path))?;
         sources.push(Source { name: name.to_owned(), text });
     }
     sources.sort_by(|left, right| left.name.cmp(&right.name));

@@ -26,7 +26,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("holder", &[]),
     // `chance`: an API server is never asked the same question twice, so that it keeps no answer for us.
     ("subject", &["chance", "clock", "grant", "json", "secret", "web"]),
-    ("policy", &["clock", "grant", "subject", "target", "yaml"]),
+    // `owner`: whoever may change a policy decides who gets what.
+    ("policy", &["clock", "grant", "owner", "subject", "target", "yaml"]),
     ("lease", &["chance", "clock", "grant", "id", "ledger"]),
     ("ledger", &["chance", "clock", "grant", "id", "policy", "secret", "subject"]),
     ("protector", &["owner", "secret"]),
@@ -43,6 +44,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "keys",
             "lease",
             "ledger",
+            "owner",
             // `telemetry` for `Plain`: what a server says is fit for a line before anybody else has it.
             "secret",
             "subject",
@@ -65,6 +67,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "json",
             "ledger",
             "mint",
+            "owner",
             "policy",
             "refusal",
             "secret",

@@ -10,3 +10,11 @@ pub(crate) mod serving;
 pub(crate) mod site;
 pub(crate) mod stand_in;
 pub(crate) mod token;
+
+/// Writes a file that only its owner may read: a key of a server is one.
+#[track_caller]
+pub(crate) fn write_private(path: &std::path::Path, text: impl AsRef<[u8]>) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}

@@ -11,7 +11,7 @@ variable "issuer" {
 variable "audience" {
   type        = string
   default     = "sts.amazonaws.com"
-  description = "The `assertion.audience` of the target."
+  description = "The `assertion.audience` of the target. One of the instance's own is better than the default: docs/targets/aws.md."
 
   validation {
     condition     = length(var.audience) > 0 && length(var.audience) <= 255

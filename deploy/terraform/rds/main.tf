@@ -14,11 +14,34 @@ terraform {
 variable "issuer" {
   type        = string
   description = "The broker's issuer URL, exactly as its configuration has it: https, no slash at the end."
+
+  validation {
+    condition     = can(regex("^https://[a-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._~/-]*[A-Za-z0-9._~-])?$", var.issuer))
+    error_message = "The issuer is an https URL in lower case, without a slash at its end."
+  }
 }
 
 variable "subjects" {
   type        = list(string)
   description = "Who may have the role, as the broker names them: `github:repository_id:1296269`. No pattern."
+
+  validation {
+    condition = length(var.subjects) > 0 && alltrue([
+      for subject in var.subjects : can(regex("^[a-z0-9-]+:.+$", subject)) && !can(regex("[*?]", subject))
+    ])
+    error_message = "At least one subject, such as `github:repository_id:1296269`, whole: no `*`, no `?`."
+  }
+}
+
+variable "audience" {
+  type        = string
+  default     = "sts.amazonaws.com"
+  description = "The `assertion.audience` of the target: as deploy/terraform/aws was told."
+
+  validation {
+    condition     = length(var.audience) > 0 && length(var.audience) <= 255
+    error_message = "The audience has 1 to 255 characters."
+  }
 }
 
 variable "resource_id" {
@@ -61,7 +84,7 @@ data "aws_iam_policy_document" "trust" {
     condition {
       test     = "StringEquals"
       variable = "${trimprefix(var.issuer, "https://")}:aud"
-      values   = ["sts.amazonaws.com"]
+      values   = [var.audience]
     }
 
     condition {

@@ -47,7 +47,7 @@ pub(super) static TOKEN_REVIEW: Fields = Fields {
         ),
         Field::required(
             "token_file",
-            "The broker's own projected service-account token, for the API server's audience; read anew for each question. Its account needs the ClusterRole `system:auth-delegator`",
+            "The broker's own projected service-account token, for the API server's audience; read anew for each question. Its account needs a ClusterRole that may `create` `tokenreviews` and no more (docs/issuers.md); `system:auth-delegator` may, too, and also asks who may do what",
             Shape::Secret,
         ),
         Field::optional(

@@ -38,6 +38,9 @@ const RESERVED_CLAIMS: &[&str] = &[
     "sid",
     "events",
     "txn",
+    // What the assertions for clouds say (`mint/google`, `mint/azure`): a provider's condition tells them from others by these.
+    "role",
+    "exchange_id",
 ];
 /// Beginnings of cloud-tag claims: AWS and Google read session tags and identities from these.
 const RESERVED_PREFIXES: &[&str] = &[

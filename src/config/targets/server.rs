@@ -109,18 +109,31 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, port: u16) -> Option<Se
     let password_file = reader.path(node, "password_file", Need::Secret);
     let tls = tls(reader, node);
     let found = number(Some(node), "port", u32::from(port));
+    let bounds = bounds(reader, node);
     Some(ServerConfig {
         host: text(node, "host")?.0.to_owned(),
         port: u16::try_from(found).unwrap_or(port),
         tls: tls?,
         user: text(node, "user")?.0.to_owned(),
         password_file: password_file?,
-        bounds: Bounds {
-            connections: number(Some(node), "connections", 4),
-            per_subject: number(Some(node), "logins_per_subject", 20),
-            in_all: node.find("logins_in_all").map(|_| number(Some(node), "logins_in_all", 1)),
-        },
+        bounds,
     })
+}
+
+fn bounds(reader: &mut Reader<'_>, node: &Node) -> Bounds {
+    let per_subject = number(Some(node), "logins_per_subject", 20);
+    let in_all = node.find("logins_in_all").map(|found| {
+        let in_all = number(Some(node), "logins_in_all", 1);
+        if in_all <= per_subject {
+            let message = format!(
+                "`logins_in_all` is {in_all}, and one subject alone may hold {per_subject}: it can keep all others out"
+            );
+            let hint = "raise it, or set a lower `logins_per_subject`";
+            reader.warn(found.place, message, hint);
+        }
+        in_all
+    });
+    Bounds { connections: number(Some(node), "connections", 4), per_subject, in_all }
 }
 
 fn tls(reader: &mut Reader<'_>, node: &Node) -> Option<ServerTls> {

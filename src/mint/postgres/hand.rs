@@ -12,11 +12,14 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_util::task::TaskTracker;
-use tracing::debug;
+use tracing::{debug, warn};
 use zeroize::Zeroizing;
 
 use super::{PostgresTarget, Protection, failure, tls};
-use crate::mint::login::{LoginError, MINT_LIMIT, STATEMENT_LIMIT};
+use crate::mint::{
+    login::{LoginError, MINT_LIMIT, STATEMENT_LIMIT},
+    reach::read_private,
+};
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const RECYCLE_LIMIT: Duration = Duration::from_secs(2);
@@ -125,9 +128,11 @@ type Connected = Result<(Client, JoinHandle<()>), Error>;
 
 impl Connector {
     async fn open(self, mut config: Config) -> Connected {
-        // Read each time, so that a password that was replaced is used. What can't be read the server will refuse.
-        let password = tokio::fs::read(&self.password_file).await.unwrap_or_default();
-        let password = Zeroizing::new(password);
+        // Read each time, so that a password that was replaced is used. Without one the server will refuse.
+        let password = read_private(&self.password_file).await.unwrap_or_else(|error| {
+            warn!("our password can't be used: {error}");
+            Zeroizing::default()
+        });
         config.password(password.trim_ascii_end());
         // What happens to a connection is told to whoever waits for an answer on it.
         if let Some(tls) = self.tls {

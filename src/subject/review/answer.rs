@@ -89,7 +89,11 @@ impl<'a> Review<'a> {
         let audiences = status.get("audiences").and_then(Value::as_array);
         Ok(Self {
             authenticated,
-            error: text(status, "error").unwrap_or_default(),
+            // What is no text is an error that can't be read; an empty one is left out on the wire.
+            error: match status.get("error") {
+                None => "",
+                Some(error) => error.as_str().unwrap_or("told in no words"),
+            },
             audiences: audiences.into_iter().flatten().filter_map(Value::as_str).collect(),
             user: status.get("user").and_then(Value::as_object),
         })
@@ -107,6 +111,11 @@ impl<'a> Review<'a> {
 fn refusal(review: &Review<'_>, expected: &Expected<'_>) -> Option<String> {
     if !review.authenticated {
         return Some(review.not_authenticated());
+    }
+    // It contradicts itself: some authenticator could not look, and another, or a proxy between us, said yes for it.
+    if !review.error.is_empty() {
+        let said = excerpt_of(review.error, SENTENCE);
+        return Some(format!("authenticated, and an error all the same: {said}"));
     }
     // An authenticator that knows nothing of audiences leaves the list out: then nobody has looked at ours.
     if !review.audiences.contains(&expected.audience) {
@@ -182,7 +191,7 @@ fn no_review(http_status: u16, body: &[u8]) -> String {
             "it does not take our own token: `token_file` must hold one of the broker's service account for the API server's audience"
         }
         403 => {
-            "our service account may not create `tokenreviews`: bind it to the ClusterRole `system:auth-delegator`"
+            "our service account may not create `tokenreviews`: bind it to a ClusterRole that may do that alone (docs/issuers.md), or to `system:auth-delegator`"
         }
         404 => {
             "there is no `TokenReview` here: `api_server` must be the URL of a Kubernetes API server"

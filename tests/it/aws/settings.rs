@@ -42,6 +42,29 @@ fn a_target_needs_a_region_and_roles_and_the_rest_has_safe_defaults() {
     );
 }
 
+/// A token for a resource server would be a login at the cloud, past session policy, tags and ceiling.
+#[test]
+fn x01_no_jwt_target_shares_the_audience_of_a_cloud_or_of_our_assertions() {
+    let jwt = |audience: &str| {
+        format!(
+            "  - name: jwt/sts\n    kind: jwt\n    audience: {audience}\n    environment: test\n    granted_by: [orders.yaml]\n    roles: {{ reader: {{}} }}\n"
+        )
+    };
+    let own = GOOD.to_owned() + "    assertion: { audience: cambio-prod.example }\n";
+    insta::assert_snapshot!(problems(&jwt("sts.amazonaws.com")), @"`audience` is `sts.amazonaws.com`, by which AWS takes a token for a login");
+    for both in [
+        format!("{own}{}", jwt("Cambio-prod.example/")),
+        format!("{}{own}", jwt("cambio-prod.example")),
+    ] {
+        let told = problems(&both);
+        assert!(told.contains("as in the assertions of target `aws/prod` on line "), "{told}");
+    }
+    assert_eq!(problems(&format!("{own}{}", jwt("cambio-prod.example.org"))), "none");
+    // Without an assertion there is no audience to share.
+    let ambient = format!("{GOOD}    identity: ambient\n{}", jwt("cambio-prod.example"));
+    assert_eq!(problems(&ambient), "none");
+}
+
 #[test]
 fn honest_expiry_lifetimes_that_aws_does_not_keep_are_refused() {
     insta::assert_snapshot!(with("    ceiling: 13h\n"), @"`ceiling` is `13h`, expected from `15m` to `12h`");

@@ -278,7 +278,7 @@ async fn a_broker_that_is_not_up_yet_is_waited_for() {
 async fn over_tls(folder: &Path) -> (String, Arc<AtomicUsize>) {
     let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     fs::write(folder.join("chain.pem"), pair.cert.pem()).unwrap();
-    fs::write(folder.join("key.pem"), pair.signing_key.serialize_pem()).unwrap();
+    crate::support::write_private(&folder.join("key.pem"), pair.signing_key.serialize_pem());
     let tls = Tls::load(folder.join("chain.pem"), folder.join("key.pem")).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());

@@ -78,6 +78,30 @@ fn a_target_that_would_get_more_than_was_written_down_does_not_load() {
     }
 }
 
+/// Entra and Google take our tokens as AWS does.
+#[test]
+fn x01_no_jwt_target_shares_the_audience_of_an_azure_or_google_target() {
+    let jwt = |audience: &str| {
+        format!(
+            "targets:\n  - name: jwt/deputy\n    kind: jwt\n    audience: {audience}\n    environment: test\n    roles: {{ deploy: {{}} }}\n"
+        )
+    };
+    for (audience, expected) in [
+        ("api://AzureADTokenExchangeChina", "use a target of kind `azure`"),
+        ("\"//iam.googleapis.com/projects/1/providers/b\"", "use a target of kind `google`"),
+    ] {
+        let told = problem("targets:\n", &jwt(audience));
+        assert!(told.contains(expected), "{audience}: {told}");
+    }
+    let own = "    kind: azure\n    audience: api://cambio-own\n";
+    let (site, _) = bench::site();
+    site.edit("cambio.yaml", "    kind: azure\n", own);
+    site.edit("cambio.yaml", "targets:\n", &jwt("api://cambio-own"));
+    let told = cambio::config::Config::read(&site.path("cambio.yaml")).unwrap_err();
+    let told = told.iter().map(ToString::to_string).collect::<String>();
+    assert!(told.contains("as in the assertions of target `azure/prod`"), "{told}");
+}
+
 #[test]
 fn honest_expiry_a_rule_whose_lifetime_a_cloud_can_not_keep_does_not_load() {
     for (from, to, expected) in [

@@ -188,6 +188,33 @@ fn a_configuration_that_its_group_may_write_to_is_told_of() {
     ");
 }
 
+/// What only warns where nothing is served is no configuration to serve by.
+#[test]
+fn k12_what_others_may_change_is_not_served_by() {
+    let home = Home::new();
+    let served = || match Config::read_to_serve(&home.path("cambio.yaml")) {
+        Ok(_) => "nothing".to_owned(),
+        Err(problems) => lines(&problems).replace(&home.0.path().display().to_string(), "~"),
+    };
+    assert_eq!(served(), "nothing");
+    home.mode("cambio.yaml", 0o664);
+    home.mode("blue.json", 0o664);
+    insta::assert_snapshot!(served(), @r"
+    ~/cambio.yaml:1:1: the configuration has mode 0664: its group may write to it
+      hint: chmod go-w it
+    ~/cambio.yaml:13:29: `file`: `~/blue.json` has mode 0664: its group may write to it
+      hint: chmod go-w it
+    ");
+    home.mode("cambio.yaml", 0o644);
+    home.mode("blue.json", 0o644);
+    home.mode("", 0o777);
+    insta::assert_snapshot!(served().lines().next().unwrap_or_default(), @"~/cambio.yaml:1:1: the configuration lies in a folder of mode 0777: anyone may put another in its place");
+    insta::assert_snapshot!(home.says().lines().next().unwrap_or_default(), @"warned: ~/cambio.yaml:1:1: the configuration lies in a folder of mode 0777: anyone may put another in its place");
+    // Where nobody replaces what is another's, they may.
+    home.mode("", 0o1777);
+    assert_eq!(served(), "nothing");
+}
+
 #[test]
 fn k12_a_secret_of_another_user_is_refused() {
     if !rustix::process::geteuid().is_root() {

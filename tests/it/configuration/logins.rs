@@ -117,6 +117,11 @@ fn a_grant_that_would_outlive_its_login_or_means_nothing_is_refused() {
         (one, "{ database: orders, privileges: [select], where: x }", "`where`"),
         ("# logins_need: tls  ", "logins_need: dangerously_nothing  ", "warned: "),
         ("password_file: secrets/mysql", "password: x", "`password`"),
+        (
+            "password_file: secrets/mysql",
+            "password_file: secrets/mysql\n    logins_in_all: 20",
+            "`logins_in_all` is 20, and one subject alone may hold 20: it can keep all others out",
+        ),
     ];
     for (from, to, expected) in cases {
         let said = said("mysql.md", from, to);

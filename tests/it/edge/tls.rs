@@ -1,6 +1,6 @@
 //! TLS: the versions, and the certificate that is replaced while we run.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
 use cambio::{
     edge::{
@@ -32,7 +32,7 @@ fn pair() -> CertifiedKey<KeyPair> {
 
 fn write(folder: &Path, pair: &CertifiedKey<KeyPair>) {
     fs::write(folder.join("chain.pem"), pair.cert.pem()).unwrap();
-    fs::write(folder.join("key.pem"), pair.signing_key.serialize_pem()).unwrap();
+    crate::support::write_private(&folder.join("key.pem"), pair.signing_key.serialize_pem());
 }
 
 fn load(folder: &Path) -> Result<Tls, cambio::edge::tls::TlsError> {
@@ -125,6 +125,38 @@ async fn a_new_pair_is_taken_up_and_a_bad_one_keeps_the_old() {
     assert!(ask(&tls, old.cert.der(), &rustls::version::TLS13).await.is_err());
 }
 
+/// A renewal by a tool with a loose umask: the old pair goes on, loudly, until the new one is nobody else's.
+#[test]
+fn k12_a_renewed_pair_that_others_may_read_or_change_is_not_taken_up() {
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (chain, key) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));
+    write(folder.path(), &pair());
+    let tls = load(folder.path()).unwrap();
+    write(folder.path(), &pair());
+    let before = tls.current();
+    for (path, loose, strict, expected) in [
+        (&key, 0o666, 0o600, "key.pem` can't be read: it has mode 0666, expected 0600 or 0400"),
+        (&key, 0o644, 0o600, "key.pem` can't be read: it has mode 0644"),
+        (
+            &chain,
+            0o646,
+            0o644,
+            "chain.pem` can't be read: it has mode 0646: anyone may write to it",
+        ),
+    ] {
+        mode(path, loose);
+        let told = tls.reload().unwrap_err().to_string();
+        assert!(told.contains(expected), "{told}");
+        assert!(Arc::ptr_eq(&before, &tls.current()));
+        mode(path, strict);
+    }
+    tls.reload().unwrap();
+    assert!(!Arc::ptr_eq(&before, &tls.current()));
+}
+
 #[test]
 fn files_that_hold_nothing_useful_are_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -132,7 +164,7 @@ fn files_that_hold_nothing_useful_are_named() {
     assert!(missing.contains("chain.pem` can't be read"), "{missing}");
     let pair = pair();
     write(folder.path(), &pair);
-    fs::write(folder.path().join("key.pem"), pair.cert.pem()).unwrap();
+    crate::support::write_private(&folder.path().join("key.pem"), pair.cert.pem());
     let no_key = load(folder.path()).unwrap_err().to_string();
     assert!(no_key.contains("key.pem` holds no private key"), "{no_key}");
     fs::write(folder.path().join("chain.pem"), "").unwrap();

@@ -183,3 +183,19 @@ async fn a_mint_of_unknown_outcome_stays_spent() {
     let lines = broker.lines().await;
     assert_eq!(lines.iter().filter(|line| line.text("outcome") == "unknown").count(), 1);
 }
+
+/// What was told of a grant before stands: a failure that came too late has released nothing, and nobody is told to come back.
+#[tokio::test]
+async fn a_failure_that_was_overtaken_leaves_the_token_spent_and_does_not_say_otherwise() {
+    for (late, retry_after) in [(false, "2"), (true, "")] {
+        let (broker, gate, minter) = watched().await;
+        gate.late.store(late, std::sync::atomic::Ordering::SeqCst);
+        minter.mints(Mints::Fails(MintError::Busy(Duration::from_secs(2))));
+        let token = broker.site.job().sign();
+        let answer = broker.exchange(&token).await;
+        assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, retry_after));
+        minter.mints(Mints::Well);
+        let again = broker.exchange(&token).await;
+        assert_eq!(again.status.as_u16(), if late { 400 } else { 200 }, "{}", again.body);
+    }
+}

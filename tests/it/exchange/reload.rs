@@ -85,6 +85,55 @@ async fn broken_policies_change_nothing_and_readiness_tells() {
     serving.drain().await;
 }
 
+/// Policies say who gets what: a file that others may change says what they want.
+#[tokio::test]
+async fn k12_policies_that_others_may_change_are_not_taken_up() {
+    let mode = |site: &Site, name: &str, mode| {
+        fs::set_permissions(site.path(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let serving = serve(Site::new()).await;
+    serving.site.write("policies/orders.yaml", ONE_RULE);
+    for (name, loose, strict, expected) in [
+        (
+            "policies/orders.yaml",
+            0o666,
+            0o644,
+            "it has mode 0666: anyone may write to it: chmod go-w it",
+        ),
+        ("policies/orders.yaml", 0o664, 0o644, "its group may write to it"),
+        ("policies", 0o770, 0o755, "its group may write to it"),
+        ("policies", 0o1777, 0o755, "anyone may write to directory"),
+        ("github.json", 0o664, 0o644, "its group may write to it"),
+        ("cambio.yaml", 0o664, 0o644, "its group may write to it"),
+    ] {
+        mode(&serving.site, name, loose);
+        let said = serving.running.reload().await.unwrap_err();
+        assert!(said.contains(expected), "{name} {loose:o}: {said}");
+        assert_eq!(adopted(&serving), (1, 8));
+        let told = serving.check("policies");
+        assert!(told.starts_with("not ok: 8 rules of before; "), "{told}");
+        mode(&serving.site, name, strict);
+    }
+    if rustix::process::geteuid().is_root() {
+        for name in ["policies/orders.yaml", "policies", "github.json", "cambio.yaml"] {
+            let give = |uid| std::os::unix::fs::chown(serving.site.path(name), Some(uid), None);
+            give(4711).unwrap();
+            let said = serving.running.reload().await.unwrap_err();
+            assert!(said.contains("belongs to uid 4711, expected us or root"), "{name}: {said}");
+            give(0).unwrap();
+        }
+    }
+    serving.running.reload().await.unwrap();
+    assert_eq!(adopted(&serving), (2, 3));
+    // Nor at a start: the last good set is in force, and it is said.
+    let site = serving.drain().await;
+    mode(&site, "policies/orders.yaml", 0o666);
+    let serving = serve_existing(site, Existing::Required).await;
+    let told = serving.check("policies");
+    assert!(told.contains("the policies on disk do not load") && told.contains("0666"), "{told}");
+    serving.drain().await;
+}
+
 #[tokio::test]
 async fn a_start_over_bad_files_goes_on_with_the_last_good_set_and_says_so() {
     let site = serve(Site::new()).await.drain().await;

@@ -153,6 +153,13 @@ async fn c16_what_the_api_server_does_not_say_is_no() {
         (PODS, json!(POD), "the pod's uid is ``, expected `9d0e7a6b"),
         (PODS, json!(["another"]), "the pod's uid is `another`, expected `9d0e7a6b"),
         (PODS, json!([POD, "another"]), "the pod's uid is `9d0e7a6b"),
+        // A yes and an error at once is no yes.
+        (
+            "/status/error",
+            json!("webhook: connection refused"),
+            "authenticated, and an error all the same: webhook: connection refused",
+        ),
+        ("/status/error", json!({ "code": 1 }), "and an error all the same: told in no words"),
     ];
     for (pointer, value, _) in &says {
         api.is(Mood::Says(pointer, value.clone()));

@@ -24,6 +24,8 @@ pub(super) struct Gate {
     pub(super) fails: Mutex<Option<CommitError>>,
     /// Whether proposals other than grants fail alike.
     pub(super) all: AtomicBool,
+    /// Whether conclusions come too late: another outcome was told before.
+    pub(super) late: AtomicBool,
     /// Held, grants wait here before they are passed on.
     pub(super) before: Semaphore,
     /// Held, grants wait here after they are durable.
@@ -41,6 +43,7 @@ impl Gate {
             inner,
             fails: Mutex::default(),
             all: AtomicBool::new(false),
+            late: AtomicBool::new(false),
             before: Semaphore::new(Semaphore::MAX_PERMITS),
             after: Semaphore::new(Semaphore::MAX_PERMITS),
             arrived: Semaphore::new(0),
@@ -67,6 +70,13 @@ impl Commit for Gate {
             if let Some(error) = fails {
                 return Err(error);
             }
+        }
+        if !grants && self.late.load(Ordering::SeqCst) {
+            let proposal = Proposal { change: None, ..proposal };
+            let Committed::Durable(receipt) = self.inner.commit(proposal).await? else {
+                panic!("an entry alone was not taken")
+            };
+            return Ok(Committed::Overtaken(receipt));
         }
         if !grants {
             return self.inner.commit(proposal).await;

@@ -70,7 +70,7 @@ impl ApiServer {
         let pair = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
         let (certificate, key) = (folder.join("ca.crt"), folder.join("api-server.key"));
         fs::write(&certificate, pair.cert.pem()).unwrap();
-        fs::write(&key, pair.signing_key.serialize_pem()).unwrap();
+        crate::support::write_private(&key, pair.signing_key.serialize_pem());
         let tls = Arc::new(Tls::load(certificate, key).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());

@@ -285,7 +285,7 @@ class Clouds:
             raise entra(1002012, "invalid_scope", "The provided value for scope is not valid.")
         try:
             # A token's file ends in a newline, and the SDK sends it along.
-            claims = self.verify(asked["client_assertion"].strip(), ["RS256"], "api://AzureADTokenExchange")
+            claims = self.verify(asked["client_assertion"].strip(), ["RS256"], ["api://AzureADTokenExchange", "api://cambio-test-sdk"])
         except jwt.InvalidAudienceError:
             raise entra(700212, "invalid_client", "No matching federated identity record found for presented assertion audience.")
         except jwt.ExpiredSignatureError:

@@ -37,7 +37,7 @@ TARGETS = """\
     ca_file: {ca}
   - name: jwt/entra
     kind: jwt
-    audience: api://AzureADTokenExchange
+    audience: api://cambio-test-sdk
     environment: test
     roles: {{ deploy: {{}} }}
     granted_by: [site.yaml]

@@ -158,4 +158,20 @@ cambio.yaml:24:14: role `introspect:https://orders.example.com`: no target of ki
         says: r"cambio.yaml:21:16: `algorithm` is `PS256`, expected `ES256`, `RS256` or `EdDSA`
   hint: did you mean `ES256`?",
     },
+    Broken {
+        what: "the audience of a cloud",
+        from: "    audience: https://orders.example.com",
+        to: "    audience: sts.amazonaws.com",
+        says: r"cambio.yaml:17:15: `audience` is `sts.amazonaws.com`, by which AWS takes a token for a login
+  hint: use a target of kind `aws`; where a program must have the token itself, let the cloud's side trust an audience of its own
+cambio.yaml:24:14: role `introspect:https://orders.example.com`: no target of kind `jwt` has this audience
+  hint: write `introspect:` and the `audience` of a target, byte for byte",
+    },
+    Broken {
+        what: "the role of our assertions as a claim",
+        from: "{ scope: [orders.read] }",
+        to: "{ claims: { role: repository } }",
+        says: r"cambio.yaml:19:32: claim `role` can't be mapped
+  hint: registered claims and cloud tags are set by Cambio alone: choose another name",
+    },
 ];
