@@ -185,6 +185,6 @@ async fn no_name_of_a_token_is_another_file() {
     let named = |name: &'static str| Part { name, ..part("jwt/a", Some(&token)) };
     let parts = [part("postgres/orders", Some(&login)), named("pgpass"), named("lock")];
     let files = handover::files(&parts).unwrap();
-    let names: Vec<&str> = files.iter().map(|file| file.file.as_str()).collect();
-    assert_eq!(names, ["pgpass", "pg_service.conf", "token-pgpass", "token-lock"]);
+    let all: Vec<&str> = files.iter().map(|file| file.file.as_str()).collect();
+    assert_eq!(all, ["pgpass", "pg_service.conf", "token-pgpass", "token-lock"]);
 }
