@@ -223,7 +223,7 @@ async fn a_command_that_hangs_keeps_no_file_and_runs_once_more_for_all_that_came
         until(&token, Some(&format!("{text}\n"))).await;
     }
     // Its end comes while the command hangs, and it goes all the same.
-    let over = Kept { issued: None, trouble: Some(trouble()), generation: 3 };
+    let over = Kept { issued: None, trouble: Some(trouble()), generation: 3, newest: None };
     stage.keep.send_replace(Arc::new(over));
     until(&token, None).await;
     stage.keep.send_replace(kept("a.b.four", 4).await);

@@ -182,8 +182,8 @@ async fn no_name_of_a_token_is_another_file() {
         issued("a.b.c", "urn:ietf:params:oauth:token-type:jwt").await,
         login("postgres", "u_1", "p1").await,
     );
-    let named = |name: &'static str| Part { name, ..part("jwt/a", Some(&token)) };
-    let parts = [part("postgres/orders", Some(&login)), named("pgpass"), named("lock")];
+    let part_named = |name: &'static str| Part { name, ..part("jwt/a", Some(&token)) };
+    let parts = [part("postgres/orders", Some(&login)), part_named("pgpass"), part_named("lock")];
     let files = handover::files(&parts).unwrap();
     let all: Vec<&str> = files.iter().map(|file| file.file.as_str()).collect();
     assert_eq!(all, ["pgpass", "pg_service.conf", "token-pgpass", "token-lock"]);
