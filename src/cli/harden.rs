@@ -42,21 +42,16 @@ pub(super) fn harden() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Others than its owner may write to the configuration: then they say who gets what. `config check` only warns of the group,
-/// because a checkout may be so.
+/// Whether `config` may be believed: it names commands that are run, and who is trusted.
 ///
 /// # Errors
-/// They may, or it can't be told.
+/// Others than its owner may write to it, it is a stranger's, or it can't be examined.
 pub(super) fn ours_to_serve(config: &Path) -> Result<(), Failure> {
     let name = config.display();
-    let shared = owner::others_may_write(config)
+    let about = fs::metadata(config)
         .map_err(|error| Failure::usage(format!("`{name}` can't be examined: {error}")))?;
-    if shared {
-        return Err(Failure::usage(format!(
-            "others than its owner may write to `{name}`: chmod go-w {name}"
-        )));
-    }
-    Ok(())
+    owner::believable(config, &about)
+        .map_err(|not| Failure::usage(format!("`{name}` {not}")).hint(not.remedy()))
 }
 
 /// What a process gives up that holds credentials and runs a command: no core dump of it, and no other process of the same user
@@ -158,24 +153,7 @@ fn refused(what: &'static str) -> impl Fn(rustix::io::Errno) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt as _};
-
     use super::*;
-
-    #[test]
-    fn k12_a_configuration_that_others_may_write_to_is_not_served() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("cambio.yaml");
-        fs::write(&file, "version: 1").unwrap();
-        let served = |mode| {
-            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
-            ours_to_serve(&file).is_ok()
-        };
-        assert_eq!([0o600, 0o644, 0o444, 0o640].map(served), [true; 4]);
-        assert_eq!([0o660, 0o664, 0o646, 0o666, 0o620].map(served), [false; 5]);
-        fs::remove_file(&file).unwrap();
-        assert!(ours_to_serve(&file).is_err());
-    }
 
     #[test]
     fn a_field_of_a_status_is_found_by_its_whole_name() {

@@ -47,7 +47,6 @@ pub(super) async fn run(serve: Serve) -> Result<(), Failure> {
     if serve.create_only {
         make_folders(&serve.config)?;
     }
-    harden::ours_to_serve(&serve.config)?;
     let config = config::load_to_serve(&serve.config)?;
     let format = match config.log.format {
         LogFormat::Json => Format::Json,

@@ -5,7 +5,7 @@
 //! user that the kernel names as the owner of the other end ([`peer`]), because Google's libraries can't send a token. Both look at
 //! `Host`, so that a name that was rebound to 127.0.0.1 reaches nothing, and neither redirects, nor takes anything but `GET`.
 //!
-//! And everybody who reaches it can hold connections open: [`places`] says who has to give one up then. Each connection has one
+//! And everybody who reaches it can hold connections open: `places` says who has to give one up then. Each connection has one
 //! answer, so that a place is held no longer than that takes.
 
 use std::{

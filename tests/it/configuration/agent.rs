@@ -238,7 +238,7 @@ fn a_file_that_names_commands_is_nobody_elses_to_write() {
     let ended = ended.unwrap();
     let said = String::from_utf8(ended.stderr).unwrap();
     assert_eq!(ended.status.code(), Some(2), "{said}");
-    assert!(said.contains("others than its owner may write to"), "{said}");
+    assert!(said.contains("its group may write to it"), "{said}");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
     let problems = lines(&AgentConfig::read(&file).unwrap_err());
     assert!(problems.contains("anyone may write to the configuration"), "{problems}");
