@@ -79,7 +79,7 @@ mod tests {
         let told = |text: &str| sealed(&Secret::from(text.to_owned())).is_some();
         assert!(told("eyJh.YQ.Yg.Yw.ZA\n"));
         for plain in
-            ["-----BEGIN RSA PRIVATE KEY-----\n", "eyJh.YQ.Yg", "ey.a.b.c.d e", "", "a.b.c.d.e"]
+            ["-----BEGIN CERTIFICATE-----\n", "eyJh.YQ.Yg", "ey.a.b.c.d e", "", "a.b.c.d.e"]
         {
             assert!(!told(plain), "{plain}");
         }
