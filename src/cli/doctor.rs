@@ -175,7 +175,9 @@ async fn broker(reach: &Reach, findings: &mut Findings) {
             (false, true) => State::Bad(Exit::Refused),
             (false, false) => State::Unwise,
         };
-        findings.add(&render::cell(check.get("name")), state, render::cell(check.get("detail")));
+        // What it says of itself, beside what was found from here under the same name.
+        let name = format!("broker:{}", render::cell(check.get("name")));
+        findings.add(&name, state, render::cell(check.get("detail")));
     }
 }
 
