@@ -314,7 +314,7 @@ async fn a_role_of_a_mariadb_is_in_force_at_once() {
     ));
     let folder = tempfile::tempdir().unwrap();
     let password_file: PathBuf = folder.path().join("password");
-    fs::write(&password_file, format!("{password}\n")).unwrap();
+    services::write_password(&password_file, password);
     let change = |server: Mysql| {
         let reach = Reach { user: user.to_owned(), password_file, ..server.reach };
         Mysql { reach, ..server }

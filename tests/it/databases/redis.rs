@@ -403,7 +403,7 @@ async fn doctor_tells_which_rights_at_a_redis_are_missing_and_which_too_many() {
         .unwrap();
     let folder = tempfile::tempdir().unwrap();
     let password_file: PathBuf = folder.path().join("password");
-    fs::write(&password_file, format!("{password}\n")).unwrap();
+    services::write_password(&password_file, password);
     let server = house.server(names());
     let reach = Reach { user: user.to_owned(), password_file, ..server.reach };
     let found = RedisLogins::of(Redis { reach, ..server }).examine().await;
