@@ -252,5 +252,5 @@ fn a_redis_takes_connections_and_its_passwords_are_for_their_owner_alone() {
 /// Writes `password` into a file that is for us alone, as the broker wants it.
 pub(crate) fn write_password(file: &Path, password: &str) {
     fs::write(file, format!("{password}\n")).unwrap();
-    fs::set_permissions(file, PermissionsExt::from_mode(0o600)).unwrap();
+    fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
 }
