@@ -163,8 +163,16 @@ def place():
     for secret in ("kek", "tls.key"):
         os.chown(inside / secret, 0, UID)
         (inside / secret).chmod(0o440)
-    # As Kubernetes shows the folder of a ConfigMap; read only all the same.
-    (inside / "policies").chmod(0o777)
+    # As Kubernetes shows a ConfigMap: a folder of mode 0777, read only all the same, and its files behind a link that is swapped.
+    volume = inside / "policies"
+    dated = volume / "..2026_11_21_00_00_00.1"
+    dated.mkdir(mode=0o755)
+    for file in [one for one in volume.iterdir() if one.is_file()]:
+        file.rename(dated / file.name)
+        file.symlink_to(f"..data/{file.name}")
+    (volume / "..data").symlink_to(dated.name)
+    dated.chmod(0o777)
+    volume.chmod(0o777)
     state = work / "state"
     (state / "anchor").mkdir(parents=True)
     for folder in (state, state / "anchor"):

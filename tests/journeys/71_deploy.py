@@ -106,7 +106,8 @@ def start():
     config.chmod(0o664)
     refused = broker.cli("serve", "--create", "--config", str(config), check=False)
     tally.check("k12 a configuration that its group may write to is not served, and told how to mend",
-                refused.returncode == 2 and f"chmod go-w {config}" in refused.stderr, refused.stderr)
+                refused.returncode == 2 and f"{config}:1:1: the configuration has mode 0664: its group may write" in refused.stderr
+                and "hint: chmod go-w it" in refused.stderr, refused.stderr)
     config.chmod(0o644)
     (broker.folder / "kek").chmod(0o640)
     refused = broker.cli("serve", "--create", "--config", str(config), check=False)
