@@ -11,7 +11,7 @@ use crate::{
     id::{ExchangeId, LeaseId},
     ledger::{
         self, Change, Commit, Committed, Event, Granted, IntentStep, LeaseState, NotRecorded,
-        Proposal, Receipt, Refused, Spend,
+        Proposal, Receipt, Refused, Spend, Written,
         facts::Facts,
         rollup::{Rollup, Stranger},
     },
@@ -431,6 +431,13 @@ async fn conclude(
         }),
     };
     let proposal = Proposal { change: Some(change), ..Proposal::of(event) };
+    if state == LeaseState::Active {
+        // INVARIANT(no-answer-without-entry): the grant's entry is durable and covers this credential, so this word need not be
+        // before it leaves. A power cut that loses it leaves an intent or a lease of unknown outcome, which ends at its worst end.
+        let written = ledger.write(proposal).await.map_err(Refusal::Ledger)?;
+        return Ok(written == Written::Overtaken);
+    }
+    // Whoever is told that the token is unspent must find it so, whatever happens.
     let concluded = ledger.commit(proposal).await.map_err(Refusal::Ledger)?;
     Ok(matches!(concluded, Committed::Overtaken(_)))
 }

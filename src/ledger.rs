@@ -458,6 +458,31 @@ pub enum Committed {
     },
 }
 
+/// How a write ended: without a receipt, which is for what is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// As it was proposed.
+    Stands,
+    /// As [`Committed::Overtaken`].
+    Overtaken,
+}
+
+impl Written {
+    /// Grants and key rings want receipts; only they can end otherwise.
+    fn of(committed: Committed) -> Result<Self, CommitError> {
+        match committed {
+            Committed::Durable(_) => Ok(Self::Stands),
+            Committed::Overtaken(_) => Ok(Self::Overtaken),
+            other @ (Committed::AlreadySpent(_)
+            | Committed::Blocked(..)
+            | Committed::NoRoom(..)
+            | Committed::Stale { .. }) => {
+                Err(CommitError::Stopped(format!("found {other:?} of what was only written")))
+            }
+        }
+    }
+}
+
 /// Why nothing was recorded, and therefore nothing may be issued.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum CommitError {
@@ -489,7 +514,8 @@ pub enum CommitError {
 /// 5. after a failed flush nothing is ever `Durable` again;
 /// 6. a step of a lease that may not follow where it stands is not taken, and is [`Committed::Overtaken`];
 /// 7. so is a second outcome of an intent, and it releases nothing;
-/// 8. of many that open a lease at once, as many succeed as their [`Share`] has room for, and the others spend no token.
+/// 8. of many that open a lease at once, as many succeed as their [`Share`] has room for, and the others spend no token;
+/// 9. what was [written](Self::write) would survive the end of the process, and with the next commit a power cut.
 #[async_trait]
 pub trait Commit: fmt::Debug + Send + Sync {
     /// Waits until `proposal` is durable, or known not to be.
@@ -497,6 +523,16 @@ pub trait Commit: fmt::Debug + Send + Sync {
     /// # Errors
     /// Nothing was recorded; nothing may be issued.
     async fn commit(&self, proposal: Proposal) -> Result<Committed, CommitError>;
+
+    /// Waits until `proposal` is judged and written, in its order, but not until it is flushed. Only for what an entry that is
+    /// durable already covers: the word that a recorded grant was carried out. A power cut within a moment can lose it, and then
+    /// that entry's intent or lease tells that the outcome is unknown.
+    ///
+    /// # Errors
+    /// Nothing was recorded.
+    async fn write(&self, proposal: Proposal) -> Result<Written, CommitError> {
+        self.commit(proposal).await.and_then(Written::of)
+    }
 
     /// Hands over an entry that nobody waits for: a refusal. Dropped, and counted, when the queue is full.
     fn note(&self, proposal: Proposal);

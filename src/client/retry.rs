@@ -51,6 +51,9 @@ fn part(of: Duration, parts: u32) -> Duration {
     of.checked_div(parts).unwrap_or_default()
 }
 
+/// A try must have at least this part of the whole time left for itself.
+const LEAST: u32 = 20;
+
 /// One command's patience, as it runs out.
 #[derive(Debug)]
 pub struct Waiting<'a> {
@@ -89,15 +92,17 @@ impl<'a> Waiting<'a> {
         self.end.saturating_duration_since(Instant::now())
     }
 
-    /// Waits before the next try. `false`, at once, where the wait would not end in time, or where we are to stop: then there is
-    /// no next try.
+    /// Waits before the next try. `false`, at once, where the wait would leave no time for that try, or where we are to stop: then
+    /// there is no next try.
     #[must_use]
     pub async fn rest(&mut self, asked: Option<Duration>) -> bool {
         let mut dice = [u8::MAX];
         // Without chance: the longest wait. Nothing secret depends on it.
         let _ = self.chance.fill(&mut dice);
         let pause = self.patience.pause(self.turn, asked, dice[0]);
-        if pause >= self.left() {
+        // A try with next to no time would end in a time-out, which hides what was wrong before, and may spend a token.
+        let least = part(self.patience.total, LEAST);
+        if pause.saturating_add(least) >= self.left() {
             return false;
         }
         self.turn = self.turn.saturating_add(1);
@@ -144,6 +149,8 @@ mod tests {
         let mut waiting = Waiting::begin(PATIENCE, &chance);
         // If it waited, this test would take a minute.
         assert!(!waiting.rest(Some(Duration::from_secs(60))).await);
+        // Nor for what would have no time to be answered.
+        assert!(!waiting.rest(Some(Duration::from_millis(57_500))).await);
         let short = Patience { total: Duration::from_millis(20), ..PATIENCE };
         assert!(!Waiting::begin(short, &chance).rest(None).await);
         // Nor once it is told to stop, in the middle of a wait too.

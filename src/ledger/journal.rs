@@ -94,6 +94,15 @@ pub struct KeptCheckpoint {
     pub note: String,
 }
 
+/// When a transaction is flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// By its commit.
+    Now,
+    /// Nobody waits for it: by the next one.
+    WithNext,
+}
+
 /// What one transaction writes.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -121,7 +130,8 @@ pub struct Standing {
 /// Duties, held by `tests/it/conformance/commit.rs` through the writer:
 ///
 /// 1. `claim` opens a transaction, judges the claims in order and one by one, and spends the tokens of those that hold;
-/// 2. when `commit` returns, that transaction would survive a power cut; before, nothing of it is visible to any reader;
+/// 2. when `commit` returns, that transaction would survive a power cut, or with [`Flush::WithNext`] the end of this process, and
+///    a power cut after the next flush; before, nothing of it is visible to any reader;
 /// 3. an error leaves the outcome to the next start: this journal is never used again;
 /// 4. `tidy` does what can wait until the answers are out, and its failure is a failure to write (threat K10).
 pub trait Journal: fmt::Debug + Send {
@@ -135,13 +145,24 @@ pub trait Journal: fmt::Debug + Send {
     ///
     /// # Errors
     /// The store failed.
-    fn claim(&mut self, claims: &[Claim<'_>], now: Instant) -> Result<Vec<Verdict>, JournalError>;
+    fn claim(
+        &mut self,
+        claims: &[Claim<'_>],
+        now: Instant,
+        flush: Flush,
+    ) -> Result<Vec<Verdict>, JournalError>;
 
-    /// Writes the batch and makes the transaction durable with one flush.
+    /// Writes the batch and makes the transaction durable, with one flush or with the next one.
     ///
     /// # Errors
     /// The store failed, or the outcome is unknown.
     fn commit(&mut self, batch: &Batch) -> Result<(), JournalError>;
+
+    /// Flushes what was committed without.
+    ///
+    /// # Errors
+    /// The store failed, or the outcome is unknown.
+    fn flush(&mut self) -> Result<(), JournalError>;
 
     /// Moves what was committed to where it rests (SQLite: checkpoints the WAL), if it is time.
     ///

@@ -1,7 +1,7 @@
 //! Group commit: one thread drains what waits, makes it durable with one flush, wakes the waiters.
 //!
-//! INVARIANT(no-answer-without-entry): an answer leaves this module after the flush that covers it, and after a failed flush
-//! no `Durable` leaves it again.
+//! INVARIANT(no-answer-without-entry): a receipt leaves this module after the flush that covers it, and after a failed flush
+//! no `Durable` leaves it again. What nobody wants a receipt of is written without a flush of its own: the next one covers it.
 
 use std::{
     fmt,
@@ -19,7 +19,7 @@ use crate::{
     chance::Chance,
     clock::{Clock, Instant},
     ledger::{
-        Change, Commit, CommitError, Committed, Event, Hash, InFlight, Operator, Proposal,
+        Change, Commit, CommitError, Committed, Event, Hash, InFlight, Operator, Proposal, Written,
         entry::{Draft, DraftError, Kind},
         journal::{Journal, KeptCheckpoint},
         reader::LedgerReader,
@@ -42,11 +42,12 @@ pub const CLOCK_TOLERANCE: Duration = Duration::from_mins(1);
 
 /// Is told of every durable flush: for metrics. Called on the writer's thread, so it must not wait for anything.
 pub trait Watch: fmt::Debug + Send + Sync {
-    /// `entries` became durable in `took`; the log has `size` now.
+    /// `entries` were written in `took`, with their flush unless they wait for the next; the log has `size` now.
     fn flushed(&self, entries: u64, took: Duration, size: u64);
 }
 
-/// The newest durable state of the log.
+/// The newest state of the log. It is durable but for the last batch, which may wait for its flush: a checkpoint's own
+/// flush goes before its signature leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     /// How many entries there are.
@@ -78,9 +79,18 @@ struct Shared {
 }
 
 enum Job {
-    Propose { draft: Draft, proposal: Box<Proposal>, answer: Option<Answer> },
+    Propose { draft: Draft, proposal: Box<Proposal>, answer: Option<Answer>, until: Until },
     Keep { checkpoint: KeptCheckpoint, answer: oneshot::Sender<Result<(), CommitError>> },
     Settle { answer: oneshot::Sender<()> },
+}
+
+/// What must have happened before the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    /// It would survive a power cut.
+    Flushed,
+    /// It would survive the end of this process.
+    Written,
 }
 
 type Answer = oneshot::Sender<Result<Committed, CommitError>>;
@@ -188,7 +198,7 @@ impl Writer {
     pub async fn fork(&self, anchored: &[(u64, Hash)], by: &Operator) -> Result<(), CommitError> {
         for head in anchored {
             let event = Event::Forked { anchored: *head, by: by.clone() };
-            self.propose(Proposal::of(event)).await?;
+            self.propose(Proposal::of(event), Until::Flushed).await?;
         }
         *self.held() = None;
         Ok(())
@@ -248,7 +258,12 @@ impl Writer {
     }
 
     /// The caller's share of the work: everything that does not depend on the entry's place.
-    fn job(&self, proposal: Proposal, answer: Option<Answer>) -> Result<Job, CommitError> {
+    fn job(
+        &self,
+        proposal: Proposal,
+        answer: Option<Answer>,
+        until: Until,
+    ) -> Result<Job, CommitError> {
         let grants = matches!(proposal.event, Event::Granted(_));
         if proposal.spend.is_some() && !grants {
             // It could not become a refusal's entry; nobody builds such a proposal.
@@ -261,12 +276,12 @@ impl Writer {
         }
         let draft = Draft::of(&proposal.event, proposal.facts.as_ref(), &*self.shared.chance)
             .map_err(refused_draft)?;
-        Ok(Job::Propose { draft, proposal: Box::new(proposal), answer })
+        Ok(Job::Propose { draft, proposal: Box::new(proposal), answer, until })
     }
 
-    async fn propose(&self, proposal: Proposal) -> Result<Committed, CommitError> {
+    async fn propose(&self, proposal: Proposal, until: Until) -> Result<Committed, CommitError> {
         let (answer, answered) = oneshot::channel();
-        let job = self.job(proposal, Some(answer))?;
+        let job = self.job(proposal, Some(answer), until)?;
         // Counted before it queues, and uncounted by the writer before it answers.
         self.shared.waiting.fetch_add(1, Ordering::Relaxed);
         if let Err(error) = self.enqueue(job) {
@@ -292,7 +307,14 @@ impl Commit for Writer {
         if let Some(reason) = self.is_held() {
             return Err(CommitError::Fork(reason));
         }
-        self.propose(proposal).await
+        self.propose(proposal, Until::Flushed).await
+    }
+
+    async fn write(&self, proposal: Proposal) -> Result<Written, CommitError> {
+        if let Some(reason) = self.is_held() {
+            return Err(CommitError::Fork(reason));
+        }
+        self.propose(proposal, Until::Written).await.and_then(Written::of)
     }
 
     fn enter(&self) -> InFlight {
@@ -301,7 +323,7 @@ impl Commit for Writer {
 
     fn note(&self, proposal: Proposal) {
         let taken = self.is_held().is_none()
-            && self.job(proposal, None).and_then(|job| self.enqueue(job)).is_ok();
+            && self.job(proposal, None, Until::Written).and_then(|job| self.enqueue(job)).is_ok();
         if !taken {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }

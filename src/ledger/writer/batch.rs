@@ -8,9 +8,9 @@ use crate::{
     ledger::{
         Block, Change, CommitError, Committed, Event, Granted, Proposal, Receipt, Refused,
         entry::{Draft, Stamp},
-        journal::{Batch, Claim, Journal, Row, Verdict},
+        journal::{Batch, Claim, Flush, Journal, Row, Verdict},
         tree::{Frontier, leaf_hash},
-        writer::{Answer, CLOCK_TOLERANCE, Head, Job, Shared, blocks::Blocks},
+        writer::{Answer, CLOCK_TOLERANCE, Head, Job, Shared, Until, blocks::Blocks},
     },
     subject::MAXIMUM_LEEWAY,
 };
@@ -26,6 +26,8 @@ pub(super) struct Scribe {
     blocks: Blocks,
     /// Tokens issued up to here may have been spent in a history that is lost.
     fence: Option<Instant>,
+    /// The last batch waits for its flush.
+    unflushed: bool,
 }
 
 /// A proposal on its way through a batch.
@@ -33,6 +35,7 @@ struct Judged {
     draft: Draft,
     proposal: Box<Proposal>,
     answer: Option<Answer>,
+    until: Until,
     fate: Fate,
 }
 
@@ -70,6 +73,7 @@ impl Scribe {
             newest,
             boot,
             counter: 0,
+            unflushed: false,
             blocks: Blocks::of(blocks),
         }
     }
@@ -89,13 +93,13 @@ impl Scribe {
         let mut settled = Vec::new();
         for job in jobs {
             match job {
-                Job::Propose { draft, proposal, answer } => {
+                Job::Propose { draft, proposal, answer, until } => {
                     let fate = if behind > CLOCK_TOLERANCE {
                         Fate::Out(Err(CommitError::ClockBehind(behind)))
                     } else {
                         self.fate_of(&proposal, time)
                     };
-                    judged.push(Judged { draft, proposal, answer, fate });
+                    judged.push(Judged { draft, proposal, answer, until, fate });
                 }
                 Job::Keep { checkpoint, answer } => {
                     batch.checkpoints.push(checkpoint);
@@ -104,7 +108,15 @@ impl Scribe {
                 Job::Settle { answer } => settled.push(answer),
             }
         }
-        let written = self.commit(&mut judged, &mut batch, time);
+        // One batch waits for its flush, never two: what a start takes for the torn end of a log stays short (threat A06).
+        let may_wait = !self.unflushed
+            && keeps.is_empty()
+            && settled.is_empty()
+            && judged.iter().all(|it| it.until == Until::Written);
+        let flush = if may_wait { Flush::WithNext } else { Flush::Now };
+        let written = self
+            .commit(&mut judged, &mut batch, time, flush)
+            .and_then(|()| if settled.is_empty() { Ok(()) } else { self.flush() });
         match written {
             Ok(()) => {
                 self.publish(&batch, shared, time);
@@ -124,6 +136,7 @@ impl Scribe {
                         draft: it.draft,
                         proposal: it.proposal,
                         answer: it.answer,
+                        until: it.until,
                     })
                     .collect();
                 jobs.extend(
@@ -171,13 +184,14 @@ impl Scribe {
         judged: &mut [Judged],
         batch: &mut Batch,
         time: Instant,
+        flush: Flush,
     ) -> Result<(), String> {
         let nothing =
             batch.checkpoints.is_empty() && judged.iter().all(|it| matches!(it.fate, Fate::Out(_)));
         if nothing {
             return Ok(());
         }
-        self.claim(judged, time)?;
+        self.claim(judged, time, flush)?;
         let mut frontier = self.frontier.clone();
         let mut counter = self.counter;
         for it in judged.iter_mut().filter(|it| !matches!(it.fate, Fate::Out(_))) {
@@ -190,6 +204,7 @@ impl Scribe {
         // A wall clock within the tolerance behind us still accepts such a token: forget it only after that, too.
         batch.forget_before = Some(time.minus(CLOCK_TOLERANCE));
         self.journal.commit(batch).map_err(|error| error.to_string())?;
+        self.unflushed = flush == Flush::WithNext;
         self.frontier = frontier;
         self.counter = counter;
         if !batch.rows.is_empty() {
@@ -201,10 +216,20 @@ impl Scribe {
         Ok(())
     }
 
+    /// Whoever settles wants all of it durable, and may have come with nothing to commit.
+    fn flush(&mut self) -> Result<(), String> {
+        if self.unflushed {
+            self.journal.flush().map_err(|error| error.to_string())?;
+            self.unflushed = false;
+        }
+        Ok(())
+    }
+
     /// What only the store can tell: spends, the epoch of the key ring, room for leases.
-    fn claim(&mut self, judged: &mut [Judged], now: Instant) -> Result<(), String> {
+    fn claim(&mut self, judged: &mut [Judged], now: Instant, flush: Flush) -> Result<(), String> {
         let claims: Vec<_> = judged.iter().map(Judged::claim).collect();
-        let verdicts = self.journal.claim(&claims, now).map_err(|error| error.to_string())?;
+        let verdicts =
+            self.journal.claim(&claims, now, flush).map_err(|error| error.to_string())?;
         if verdicts.len() != judged.len() {
             return Err(format!("found {} verdicts, expected {}", verdicts.len(), judged.len()));
         }
@@ -333,7 +358,7 @@ fn refusal_of(granted: &Granted, reason: &str) -> Refused {
     }
 }
 
-/// Wakes the waiters: only now, after the flush.
+/// Wakes the waiters: only now, after the flush of all who want one.
 fn answer(judged: Vec<Judged>, batch: &Batch, shared: &Shared) {
     let mut rows = batch.rows.iter();
     // Freed when all are awake.

@@ -9,7 +9,7 @@ use crate::{
     id::{ExchangeId, LeaseId},
     ledger::{
         Change, Hash, IntentState, LeaseState, Spend,
-        journal::{Batch, Claim, Journal, JournalError, Row, Standing, Verdict},
+        journal::{Batch, Claim, Flush, Journal, JournalError, Row, Standing, Verdict},
         tree::sha256,
     },
     store::sqlite::{intents, leases, read, room::Room},
@@ -33,12 +33,36 @@ pub(super) struct SqliteJournal {
     forget_from: Instant,
     /// After a failure nothing is written any more, not even at the end (threat K10).
     failed: bool,
+    /// What the connection's commits do: `synchronous=FULL` or, without a flush, `NORMAL`.
+    flush: Flush,
 }
 
 impl SqliteJournal {
     pub(super) const fn new(connection: Connection, wal: PathBuf, lock: File) -> Self {
         let forget_from = Instant::from_seconds(0);
-        Self { connection, wal, _lock: lock, unlooked: 0, forget_from, failed: false }
+        Self {
+            connection,
+            wal,
+            _lock: lock,
+            unlooked: 0,
+            forget_from,
+            failed: false,
+            flush: Flush::Now,
+        }
+    }
+
+    /// Before the transaction begins: inside of one SQLite refuses it. And not as a cached statement: this one takes effect when
+    /// it is prepared.
+    fn set_flush(&mut self, flush: Flush) -> Result<(), JournalError> {
+        if self.flush != flush {
+            let level = match flush {
+                Flush::Now => "FULL",
+                Flush::WithNext => "NORMAL",
+            };
+            self.connection.pragma_update(None, "synchronous", level)?;
+            self.flush = flush;
+        }
+        Ok(())
     }
 
     /// Remembers a failure.
@@ -76,7 +100,14 @@ impl Journal for SqliteJournal {
         })
     }
 
-    fn claim(&mut self, claims: &[Claim<'_>], now: Instant) -> Result<Vec<Verdict>, JournalError> {
+    fn claim(
+        &mut self,
+        claims: &[Claim<'_>],
+        now: Instant,
+        flush: Flush,
+    ) -> Result<Vec<Verdict>, JournalError> {
+        let outcome = self.set_flush(flush);
+        self.done(outcome)?;
         let outcome = claim(&self.connection, claims, now);
         self.done(outcome)
     }
@@ -87,6 +118,11 @@ impl Journal for SqliteJournal {
         let written = batch.rows.iter().map(bytes_of).fold(0, u64::saturating_add);
         self.unlooked = self.unlooked.saturating_add(written);
         Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), JournalError> {
+        let outcome = self.set_flush(Flush::Now).and_then(|()| settle(&self.connection));
+        self.done(outcome)
     }
 
     fn tidy(&mut self) -> Result<(), JournalError> {
@@ -144,6 +180,17 @@ fn write(
         *forget_from = before.plus(std::time::Duration::from_secs(1));
     }
     connection.prepare_cached("COMMIT")?.execute([])?;
+    Ok(())
+}
+
+/// A commit flushes the log with all that stands in it before, if it writes anything; and SQLite writes no page that would stay
+/// as it is, so this is something new each time.
+fn settle(connection: &Connection) -> Result<(), JournalError> {
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO meta (name, value) VALUES ('settled', (SELECT max(idx) FROM entry))",
+        )?
+        .execute([])?;
     Ok(())
 }
 

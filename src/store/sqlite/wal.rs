@@ -1,9 +1,9 @@
 //! Looks at a write-ahead log before SQLite does (threat A06).
 //!
 //! SQLite's recovery ends at the first frame whose checksum is wrong and drops the rest without a word. That is right for
-//! the torn end of a commit that nobody was told of, and wrong for damage in the middle. One writer flushes each commit
-//! before it begins the next, so at most *one* commit may follow the first bad frame; two mean that an acknowledged one is
-//! lost. Format: <https://www.sqlite.org/fileformat2.html#walformat>.
+//! the torn end of commits that nobody got a receipt of, and wrong for damage in the middle. One writer leaves at most one
+//! commit to the flush of the next, so at most *two* commits may stand from the first bad frame on; three mean that an acknowledged
+//! one is lost. Format: <https://www.sqlite.org/fileformat2.html#walformat>.
 
 use std::{
     fs::File,
@@ -16,6 +16,9 @@ use crate::store::{StoreError, sqlite::failed};
 const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
 
+/// The most commits that a power cut can tear: one that waits for its flush, and the one that would have flushed it.
+const TORN: u64 = 2;
+
 /// Refuses a write-ahead log with damage before its last commit.
 pub(super) fn check(path: &Path) -> Result<(), StoreError> {
     let file = match File::open(path) {
@@ -24,7 +27,7 @@ pub(super) fn check(path: &Path) -> Result<(), StoreError> {
         Err(error) => return Err(failed(error)),
     };
     let lost = commits_after_damage(BufReader::with_capacity(1 << 20, file)).map_err(failed)?;
-    if lost < 2 {
+    if lost <= TORN {
         return Ok(());
     }
     Err(StoreError::Damaged(format!(

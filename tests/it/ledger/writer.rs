@@ -3,7 +3,7 @@
 use std::{
     process::Command,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -13,17 +13,17 @@ use cambio::{
     chance::SeededChance,
     clock::{Clock as _, ManualClock},
     ledger::{
-        Commit as _, CommitError, Committed,
+        Commit as _, CommitError, Committed, Event, Proposal, Written,
         anchor::{Anchor as _, FileAnchor},
         checkpoint::{Checkpoint, CheckpointError, keep_checkpointing},
-        journal::{Batch, Claim, Journal, JournalError, Standing, Verdict},
+        journal::{Batch, Claim, Flush, Journal, JournalError, Standing, Verdict},
         writer::Writer,
     },
     store::Store,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::log::{Log, NOW, ORIGIN, durable, grant, public, refusal};
+use super::log::{Log, NOW, ORIGIN, durable, exchange, grant, public, refusal};
 
 /// A journal whose flush fails once: the data are written, and nobody knows whether they are durable.
 #[derive(Debug)]
@@ -50,9 +50,10 @@ impl Journal for Failing {
         &mut self,
         claims: &[Claim<'_>],
         now: cambio::clock::Instant,
+        flush: Flush,
     ) -> Result<Vec<Verdict>, JournalError> {
         self.count();
-        self.inner.claim(claims, now)
+        self.inner.claim(claims, now, flush)
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), JournalError> {
@@ -65,6 +66,11 @@ impl Journal for Failing {
             return Err(JournalError("fsync: input/output error".to_owned()));
         }
         self.inner.commit(batch)
+    }
+
+    fn flush(&mut self) -> Result<(), JournalError> {
+        self.count();
+        self.inner.flush()
     }
 
     fn tidy(&mut self) -> Result<(), JournalError> {
@@ -242,12 +248,16 @@ async fn a_full_queue_refuses_and_does_not_block() {
             &mut self,
             claims: &[Claim<'_>],
             now: cambio::clock::Instant,
+            flush: Flush,
         ) -> Result<Vec<Verdict>, JournalError> {
             let _ = self.1.recv();
-            self.0.claim(claims, now)
+            self.0.claim(claims, now, flush)
         }
         fn commit(&mut self, batch: &Batch) -> Result<(), JournalError> {
             self.0.commit(batch)
+        }
+        fn flush(&mut self) -> Result<(), JournalError> {
+            self.0.flush()
         }
         fn tidy(&mut self) -> Result<(), JournalError> {
             self.0.tidy()
@@ -281,6 +291,76 @@ async fn a_full_queue_refuses_and_does_not_block() {
     assert!(written >= 2 && full >= 25, "{written} written, {full} refused");
     assert_eq!(store.reader.size().unwrap(), written);
     durable(writer.commit(grant(99)).await);
+}
+
+/// Notes what it is to flush, and when.
+#[derive(Debug)]
+struct Noting(Box<dyn Journal>, Arc<Mutex<Vec<&'static str>>>);
+
+impl Journal for Noting {
+    fn standing(&mut self) -> Result<Standing, JournalError> {
+        self.0.standing()
+    }
+    fn claim(
+        &mut self,
+        claims: &[Claim<'_>],
+        now: cambio::clock::Instant,
+        flush: Flush,
+    ) -> Result<Vec<Verdict>, JournalError> {
+        self.1.lock().unwrap().push(if flush == Flush::Now { "now" } else { "with the next" });
+        self.0.claim(claims, now, flush)
+    }
+    fn commit(&mut self, batch: &Batch) -> Result<(), JournalError> {
+        self.0.commit(batch)
+    }
+    fn flush(&mut self) -> Result<(), JournalError> {
+        self.1.lock().unwrap().push("flushed");
+        self.0.flush()
+    }
+    fn tidy(&mut self) -> Result<(), JournalError> {
+        self.0.tidy()
+    }
+}
+
+/// The bytes of a commit without a flush are in the file, so this looks at what is asked of the store; that SQLite then does, or
+/// does not, flush was seen by its system calls (docs/performance.md).
+#[tokio::test]
+async fn a_conclusion_waits_for_the_next_flush_and_two_never_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cambio.db");
+    let store = Store::create(&path, ORIGIN).unwrap();
+    let asked = Arc::default();
+    let journal = Box::new(Noting(store.journal, Arc::clone(&asked)));
+    let clock = Arc::new(ManualClock::at(NOW));
+    let writer =
+        Writer::start(journal, &*store.reader, clock, Arc::new(SeededChance::of(1)), 64).unwrap();
+    let concluded = |number| {
+        let event = Event::Concluded { exchange_id: exchange(number), outcome: "minted" };
+        Proposal::of(event)
+    };
+    let taken = || std::mem::take(&mut *asked.lock().unwrap());
+    durable(writer.commit(grant(1)).await);
+    assert_eq!(taken(), ["now"]);
+    assert_eq!(writer.write(concluded(1)).await, Ok(Written::Stands));
+    assert_eq!(taken(), ["with the next"]);
+    assert_eq!(Store::read(&path).unwrap().size().unwrap(), 2, "written, for every process to see");
+    assert_eq!(writer.write(concluded(2)).await, Ok(Written::Stands));
+    assert_eq!(taken(), ["now"], "one waits already");
+    assert_eq!(writer.write(concluded(3)).await, Ok(Written::Stands));
+    durable(writer.commit(grant(2)).await);
+    assert_eq!(taken(), ["with the next", "now"]);
+    // A refusal: nobody waits for it at all.
+    writer.note(refusal(4));
+    writer.settle().await;
+    assert!(matches!(taken()[..], ["with the next", "flushed"] | ["now"]), "it may share a batch");
+    writer.settle().await;
+    assert_eq!(taken(), [""; 0], "nothing waits");
+    assert_eq!(writer.write(concluded(5)).await, Ok(Written::Stands));
+    writer.settle().await;
+    assert_eq!(taken(), ["with the next", "flushed"]);
+    writer.close();
+    writer.wait_until_ended().await;
+    assert_eq!(Store::open(&path).unwrap().reader.size().unwrap(), 7);
 }
 
 #[tokio::test]
