@@ -1,5 +1,7 @@
 //! GitHub: narrow tokens, and their end.
 
+use std::time::Duration;
+
 use cambio::{
     app::sealed,
     lease::{Gone, RevokeError},
@@ -67,6 +69,26 @@ async fn k01_an_app_key_that_is_sealed_serves_its_target_and_no_other() {
             .contains("does not open: `cambio_ring` is \"cambio.example/test/target/github/acme\""),
         "{refused}"
     );
+}
+
+/// The stand-in refuses what is over, from the future, or good for more than ten minutes, as GitHub does.
+#[tokio::test]
+async fn what_we_say_of_our_app_is_said_again_for_two_minutes_and_then_anew() {
+    let bench = Bench::start().await;
+    let clock = &bench.broker.clock;
+    let mut shown = Vec::new();
+    for pass in [0, 119, 1, 119, 1] {
+        clock.pass(Duration::from_secs(pass));
+        token(&bench.ask("audience=github/acme&scope=release").await);
+        let jwts = std::mem::take(&mut *bench.clouds.desk.shown.lock().unwrap());
+        shown.push(jwts.into_iter().last().unwrap());
+    }
+    assert_eq!((&shown[0], &shown[2]), (&shown[1], &shown[3]));
+    assert!(shown[1] != shown[2] && shown[3] != shown[4]);
+    // Whose clock is set back says it anew, and does not say for hours what came from the future.
+    clock.set(bench.broker.now().minus(Duration::from_secs(30)));
+    token(&bench.ask("audience=github/acme&scope=release").await);
+    assert_ne!(bench.clouds.desk.shown.lock().unwrap().pop(), shown.pop());
 }
 
 #[tokio::test]

@@ -60,6 +60,8 @@ pub(crate) struct Desk {
     broker: OnceLock<Router>,
     clock: OnceLock<Arc<ManualClock>>,
     app: Mutex<Option<Jwk>>,
+    /// The App's JWTs that were shown.
+    pub(crate) shown: Mutex<Vec<String>>,
 }
 
 #[derive(Debug)]
@@ -79,6 +81,7 @@ impl StandIn {
             broker: OnceLock::new(),
             clock: OnceLock::new(),
             app: Mutex::default(),
+            shown: Mutex::default(),
         });
         let router = Router::new().fallback(answer).with_state(Arc::clone(&desk));
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -360,6 +363,7 @@ async fn entra(desk: &Desk, path: &str, asked: &Value, mood: Mood) -> Said {
 fn github_app(desk: &Desk, line: &str, headers: &HeaderMap, asked: &Value, mood: Mood) -> Said {
     let no = |status: u16, words: &str| (status, json!({ "message": words }));
     let jwt = bearer(headers);
+    desk.shown.lock().unwrap().push(jwt.clone());
     let key = desk.app.lock().unwrap().clone().unwrap();
     let verifier = jws::RS256.verifier_from_jwk(&key).unwrap();
     jws::deserialize_compact(&jwt, &verifier)
