@@ -7,7 +7,7 @@ use cambio::{
     id::{BlockId, LeaseId},
     ledger::{
         Block, Change, Commit, CommitError, Committed, Event, IntentStep, LeaseIntent, LeaseState,
-        Operator, Proposal, Share,
+        Operator, Proposal, Share, Written,
         entry::Entry,
         reader::{Leases, LedgerReader},
     },
@@ -125,6 +125,15 @@ async fn a_conflict_is_its_own(ledger: &dyn Commit) {
     assert_eq!(stale, Ok(Committed::Stale { found: 0 }), "duty 4");
 }
 
+/// Duty 9: its first half, for another process; what is asked of the disk is seen in `tests/it/ledger/writer.rs`.
+async fn what_was_written_is_there_for_everybody(ledger: &dyn Commit, log: &Log) {
+    durable(ledger.commit(grant(9)).await);
+    let event = Event::Concluded { exchange_id: exchange(9), outcome: "minted" };
+    assert_eq!(ledger.write(Proposal::of(event)).await, Ok(Written::Stands), "duty 9");
+    let elsewhere = Store::read(&log.path).unwrap();
+    assert_eq!(elsewhere.history(exchange(9)).unwrap().len(), 2, "duty 9");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_duties_hold_on_sqlite() {
     let log = Log::create();
@@ -135,6 +144,7 @@ async fn the_duties_hold_on_sqlite() {
     a_step_that_comes_too_late_is_overtaken(&*ledger, &log).await;
     as_many_leases_open_as_there_is_room_for(Arc::clone(&ledger), &log).await;
     an_outcome_is_told_once(&*ledger, &log).await;
+    what_was_written_is_there_for_everybody(&*ledger, &log).await;
     log.clock.pass(Duration::from_secs(5));
     durable(ledger.commit(grant(6)).await);
     log.clock.set(NOW);
