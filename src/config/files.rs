@@ -21,7 +21,8 @@ const NOT_OURS_ALONE: u32 = 0o077;
 pub(super) enum Need {
     /// A file that only its owner may read. Its path is never repeated: people paste secrets where paths belong.
     Secret,
-    /// A token that the platform writes and renews: a loose mode is the platform's, so it only warns.
+    /// A token that the platform writes and renews: a loose mode is the platform's, so it only warns. Not where root lent it to a
+    /// group of ours, as the kubelet does with `fsGroup`: that is as private as such a file gets.
     PlatformToken,
     /// A file that we read.
     File,
@@ -113,7 +114,7 @@ fn file(reader: &mut Reader<'_>, wanted: &Wanted, served: bool) {
 fn platform_token(reader: &mut Reader<'_>, wanted: &Wanted) {
     let Some(metadata) = present(reader, wanted, Metadata::is_file, "a file") else { return };
     let mode = metadata.permissions().mode() & 0o7777;
-    if mode & NOT_OURS_ALONE != 0 {
+    if mode & NOT_OURS_ALONE != 0 && owner::private(&metadata).is_err() {
         let message = format!(
             "`{}` names a file of mode {mode:04o}: others can read the token",
             wanted.setting
