@@ -332,6 +332,7 @@ async fn listen(
     };
     let connections = usize::try_from(config.limits.connections).unwrap_or(usize::MAX);
     let terms = Terms::public(connections, proxies, Arc::clone(&state.metrics));
+    state.measure();
     let (stop, listeners) = (CancellationToken::new(), TaskTracker::new());
     listeners.spawn(listen::serve(
         public_listener,
