@@ -45,6 +45,7 @@ mod leases;
 pub mod loops;
 pub mod powers;
 pub mod reload;
+pub mod restore;
 pub mod scene;
 pub mod sealed;
 pub mod seams;

@@ -69,7 +69,7 @@ enum Verb {
     /// List and end leases: credentials that the broker ends
     #[command(subcommand)]
     Leases(leases::Leases),
-    /// List, rotate, withdraw and export our signing keys
+    /// List, rotate, withdraw, export and import our signing keys
     #[command(subcommand)]
     Keys(keys::Keys),
     /// Verify, prove, show and export the ledger
