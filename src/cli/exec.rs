@@ -170,10 +170,11 @@ pub(super) async fn run(exec: Exec, talk: &mut Talk) -> Result<Exit, Failure> {
     let watcher = Watcher::start();
     let exit = match exec.start(&mut held, &machine, &carriers, &stop).await {
         Ok(Ok(mut child)) => {
-            let watched = watcher.as_ref().map_err(ToString::to_string);
-            let watched =
-                watched.and_then(|it| it.look_after(&child).map_err(|error| error.to_string()));
-            if let Err(error) = watched {
+            let looked_after = match &watcher {
+                Ok(watcher) => watcher.look_after(&child).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(error) = looked_after {
                 talk.say(format_args!(
                     "warning: nobody ends the command if `cambio` is killed: {error}"
                 ));

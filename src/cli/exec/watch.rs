@@ -87,11 +87,11 @@ pub(in crate::cli) fn run() -> io::Result<()> {
     let mut stdin = io::stdin().lock();
     let flags = RecvFlags::CMSG_CLOEXEC;
     recvmsg(stdin.as_fd(), &mut [IoSliceMut::new(&mut byte)], &mut beside, flags)?;
-    let mut given = beside.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut all) => all.next(),
-        _ => None,
+    let given = beside.drain().find_map(|message| {
+        let RecvAncillaryMessage::ScmRights(mut all) = message else { return None };
+        all.next()
     });
-    let command = given.take().ok_or(io::ErrorKind::NotFound)?;
+    let command = given.ok_or(io::ErrorKind::NotFound)?;
     // Nothing more comes but the end, in whatever way; a signal is none.
     let goes_on = |read: io::Result<usize>| match read {
         Ok(count) => count > 0,
