@@ -252,6 +252,8 @@ fn k12_a_folder_that_a_link_of_another_user_leads_to_is_not_served() {
     std::os::unix::fs::symlink(home.path("elsewhere"), home.path("anchor")).unwrap();
     assert!(Config::read_to_serve(&home.path("cambio.yaml")).is_ok());
     std::os::unix::fs::lchown(home.path("anchor"), Some(4711), None).unwrap();
+    // Where nothing is served, it is most likely the folder of whom the broker runs as.
+    assert_eq!(home.says(), "nothing");
     let problems = Config::read_to_serve(&home.path("cambio.yaml")).unwrap_err();
     let told = lines(&problems).replace(&home.0.path().display().to_string(), "~");
     insta::assert_snapshot!(told, @r"
