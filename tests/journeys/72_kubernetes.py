@@ -178,7 +178,7 @@ def check_chart(authority):
                     checked.stdout + checked.stderr)
         # Not as root, whose own such a file is.
         tally.check(f"{name}: and finds nothing wrong with a token that the kubelet lends us",
-                    not pod.user or "read the token" not in checked.stderr, checked.stderr)
+                    not pod.user or "read the token" not in checked.stdout + checked.stderr, checked.stdout)
         tested = pod.cambio("policy", "test", "--config", pod.config, pod.at("/etc/cambio/policies"))
         tally.check(f"{name}: its policies load", tested.returncode == 0, tested.stdout + tested.stderr)
     return rendered
