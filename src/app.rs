@@ -45,6 +45,7 @@ mod leases;
 pub mod loops;
 pub mod powers;
 pub mod reload;
+pub mod restore;
 pub mod scene;
 pub mod sealed;
 pub mod seams;
@@ -332,6 +333,7 @@ async fn listen(
     };
     let connections = usize::try_from(config.limits.connections).unwrap_or(usize::MAX);
     let terms = Terms::public(connections, proxies, Arc::clone(&state.metrics));
+    state.measure();
     let (stop, listeners) = (CancellationToken::new(), TaskTracker::new());
     listeners.spawn(listen::serve(
         public_listener,

@@ -69,7 +69,7 @@ enum Verb {
     /// List and end leases: credentials that the broker ends
     #[command(subcommand)]
     Leases(leases::Leases),
-    /// List, rotate, withdraw and export our signing keys
+    /// List, rotate, withdraw, export and import our signing keys
     #[command(subcommand)]
     Keys(keys::Keys),
     /// Verify, prove, show and export the ledger
@@ -79,6 +79,9 @@ enum Verb {
     Exchange(Box<exchange::Exchange>),
     /// Run a command with credentials: renewed while it runs, ended when it ends
     Exec(Box<exec::Exec>),
+    /// Ask a command to end when `exec`, which began it, was killed
+    #[command(name = exec::VERB, hide = true)]
+    ExecWatch,
     /// Keep credentials fresh: in files, and for SDKs on loopback
     Agent(agent::Agent),
     /// Write files for Google's libraries
@@ -142,6 +145,7 @@ impl Arguments {
             | Verb::Ledger(_)
             | Verb::Exchange(_)
             | Verb::Exec(_)
+            | Verb::ExecWatch
             | Verb::Google(_)
             | Verb::Doctor(_)
             | Verb::Version => Ok(()),
@@ -167,6 +171,7 @@ pub async fn run(arguments: Arguments, talk: &mut Talk) -> Exit {
             Ok(exit) => return exit,
             Err(failure) => Err(failure),
         },
+        Verb::ExecWatch => exec::watch().map_err(Failure::refused),
         Verb::Agent(agent) => agent::run(agent).await,
         Verb::Google(google) => google::run(&google, talk),
         Verb::Doctor(doctor) => doctor::run(doctor, talk).await,

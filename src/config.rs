@@ -306,7 +306,7 @@ fn judge(file: &str, text: &str, base: &Path, on_disk: Option<&OnDisk<'_>>) -> J
 fn sections(reader: &mut Reader<'_>) -> Option<Config> {
     let environment = environment(reader);
     let issuer = our_issuer(reader);
-    let data = reader.path(reader.root(), "data", Need::Directory);
+    let data = reader.path(reader.root(), "data", Need::Kept);
     let issuers = issuers::read(reader, issuer.as_ref());
     let targets = targets::read(reader, environment.as_deref(), issuer.as_ref());
     let policies = policies::read(reader);

@@ -104,6 +104,28 @@ pub fn believable(path: &Path, about: &Metadata) -> Result<(), NotOurs> {
     Ok(())
 }
 
+/// Judges a folder that we write to, by the way to it and what is there: whoever may rename what lies in it puts another store or
+/// another anchor in its place. It is ours or root's, and so is a link at `path`; nobody else may write to it.
+///
+/// Root's, where we are not root: a group of ours may write to it too, for root lent it on purpose, as with secrets ([`private`]).
+/// That is how Kubernetes gives a volume to a pod with `fsGroup`: 2770, root's, and only the pod has that group. A folder of our own
+/// is another matter: nobody but us has any business there. The folder above is not asked for: volumes are open to everybody, and
+/// who puts another folder in the place of ours can't make it ours.
+///
+/// # Errors
+/// Who else may write to it, or whose it is.
+pub fn kept(path: &Path, about: &Metadata) -> Result<(), NotOurs> {
+    let us = rustix::process::geteuid().as_raw();
+    // Of the link, if it is one: who may change where a name leads needs no right to what lies there.
+    if let Ok(named) = fs::symlink_metadata(path)
+        && named.uid() != us
+        && named.uid() != 0
+    {
+        return Err(NotOurs::Owner(named.uid()));
+    }
+    keeps(about.mode(), about.uid(), us, || member_of(about.gid()))
+}
+
 /// Reads the text of a file that must be [`believable`]; asked of the open file, so that it is the one that is read.
 ///
 /// # Errors
@@ -138,6 +160,25 @@ fn changeable(mode: u32, owner: u32, us: u32) -> Result<(), NotOurs> {
         return Err(NotOurs::Owner(owner));
     }
     if mode & SHARED != 0 { Err(NotOurs::Group(shown)) } else { Ok(()) }
+}
+
+fn keeps(
+    mode: u32,
+    owner: u32,
+    us: u32,
+    its_group_is_ours: impl Fn() -> bool,
+) -> Result<(), NotOurs> {
+    match changeable(mode, owner, us) {
+        Err(NotOurs::Group(_)) if owner == 0 && us != 0 && its_group_is_ours() => Ok(()),
+        judged => judged,
+    }
+}
+
+/// Whether this process has that group, as its own or beside it. `false` where it can't be told.
+fn member_of(group: u32) -> bool {
+    rustix::process::getegid().as_raw() == group
+        || rustix::process::getgroups()
+            .is_ok_and(|groups| groups.iter().any(|one| one.as_raw() == group))
 }
 
 fn replaceable(mode: u32, owner: u32, us: u32) -> Result<(), NotOurs> {
@@ -243,6 +284,28 @@ mod tests {
         }
         assert_eq!(changeable(0o644, 1000, US), Err(NotOurs::Owner(1000)));
         assert_eq!(changeable(0o644, 1000, 0), Err(NotOurs::Owner(1000)));
+    }
+
+    #[test]
+    fn k12_a_folder_that_we_write_to_is_written_to_by_nobody_else() {
+        let keeps = |mode, owner, us, ours| keeps(mode, owner, us, move || ours);
+        for mode in [0o700, 0o750, 0o755, 0o2750] {
+            assert_eq!(keeps(mode, US, US, false), Ok(()), "{mode:o}");
+        }
+        // Whatever its group is: it may have other members.
+        for (mode, ours) in [(0o770, true), (0o770, false), (0o2770, true), (0o775, true)] {
+            assert_eq!(keeps(mode, US, US, ours), Err(NotOurs::Group(mode)));
+        }
+        // What root lends to a group of ours: a volume with `fsGroup`.
+        for mode in [0o2770, 0o2775, 0o770] {
+            assert_eq!(keeps(mode, 0, US, true), Ok(()), "{mode:o}");
+            assert_eq!(keeps(mode, 0, US, false), Err(NotOurs::Group(mode)));
+            assert_eq!(keeps(mode, 0, 0, true), Err(NotOurs::Group(mode)), "it is root's own");
+        }
+        for mode in [0o2777, 0o1777, 0o702] {
+            assert_eq!(keeps(mode, 0, US, true), Err(NotOurs::Anyone(mode)));
+        }
+        assert_eq!(keeps(0o700, 1000, US, true), Err(NotOurs::Owner(1000)));
     }
 
     #[test]

@@ -198,6 +198,7 @@ async fn hold_if_forked(reader: &dyn LedgerReader, anchors: &[Arc<dyn Anchor>], 
     }
 }
 
-fn ledger(error: impl std::fmt::Display) -> StartError {
+/// What is wrong with the ledger, as a reason not to start.
+pub fn ledger(error: impl std::fmt::Display) -> StartError {
     StartError::Ledger(error.to_string())
 }

@@ -111,8 +111,8 @@ impl State {
         }
     }
 
-    /// Sets the gauges that nobody else sets.
-    fn measure(&self) {
+    /// Sets the gauges that nobody else sets, and what readiness tells of them: first before anybody can ask, and then by the loop.
+    pub(in crate::app) fn measure(&self) {
         for issuer in self.exchange.scene.load().verifier.issuers().iter() {
             let state = issuer.keys.state();
             self.metrics.issuer_keys(&issuer.name, state.fetched_at, state.fetches);

@@ -55,7 +55,9 @@ pub(super) async fn run(doctor: Doctor, talk: &mut Talk) -> Result<(), Failure> 
     let mut findings = Findings(Vec::new());
     match Config::read(&doctor.config) {
         Ok((config, warnings)) => {
-            findings.good("configuration", format!("`{}`", doctor.config.display()));
+            if warnings.is_empty() {
+                findings.good("configuration", format!("`{}`", doctor.config.display()));
+            }
             for warning in warnings {
                 findings.add("configuration", State::Unwise, warning.to_string());
             }
@@ -91,10 +93,7 @@ fn files(config: &Config, findings: &mut Findings) {
         Ok(detail) => findings.good("ledger", detail),
         Err(detail) => findings.add("ledger", State::Bad(Exit::Unreachable), detail),
     }
-    if config.ledger.anchors.is_empty() {
-        let detail = "none: nobody could show that the end of the log was cut off";
-        findings.add("anchors", State::Unwise, detail.to_owned());
-    }
+    // That there is none is a warning of the configuration, and told with its place.
     for AnchorConfig::File(file) in &config.ledger.anchors {
         let detail = format!("`{}`", file.display());
         if file.is_file() {
@@ -103,7 +102,11 @@ fn files(config: &Config, findings: &mut Findings) {
             findings.add("anchors", State::Unwise, format!("{detail} is not there yet"));
         }
     }
-    if config.tls == TlsConfig::None && !config.listen.public.ip().is_loopback() {
+    // Without a proxy that is named, it is a warning of the configuration.
+    if config.tls == TlsConfig::None
+        && !config.listen.public.ip().is_loopback()
+        && !config.listen.proxies.is_empty()
+    {
         let detail = format!("plain http on `{}`: a proxy must speak TLS", config.listen.public);
         findings.add("tls", State::Unwise, detail);
     }
@@ -188,7 +191,12 @@ const EXAMINED: Duration = Duration::from_secs(20);
 struct Findings(Vec<Finding>);
 
 impl Findings {
+    /// What is found twice is told once: by two roles of one target, or by two looks at one thing.
     fn add(&mut self, name: &str, state: State, detail: String) {
+        let known = |it: &Finding| it.name == name && it.state == state && it.detail == detail;
+        if self.0.iter().any(known) {
+            return;
+        }
         self.0.push(Finding { name: name.to_owned(), state, detail });
     }
 

@@ -38,8 +38,11 @@ use crate::{
 };
 
 mod held;
+mod watch;
 
 use held::{Held, Tended};
+use watch::Watcher;
+pub(super) use watch::{VERB, run as watch};
 
 /// Run a command with credentials: renewed while it runs, ended when it ends
 ///
@@ -163,13 +166,26 @@ pub(super) async fn run(exec: Exec, talk: &mut Talk) -> Result<Exit, Failure> {
     }
     let tasks: Vec<_> =
         keepers.into_iter().map(|keeper| tracker.spawn(keeper.keep(stop.clone()))).collect();
+    // Before the command: it does not have our end of the socket.
+    let watcher = Watcher::start();
     let exit = match exec.start(&mut held, &machine, &carriers, &stop).await {
-        Ok(Ok(mut child)) => match held.attend(&mut child, &mut signals, talk).await {
-            Ok(status) => Ok(Exit::Of(child::exit_code(status))),
-            Err(error) => {
-                Err(Failure::unreachable(format!("nobody tells how the command ended: {error}")))
+        Ok(Ok(mut child)) => {
+            let looked_after = match &watcher {
+                Ok(watcher) => watcher.look_after(&child).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(error) = looked_after {
+                talk.say(format_args!(
+                    "warning: nobody ends the command if `cambio` is killed: {error}"
+                ));
             }
-        },
+            match held.attend(&mut child, &mut signals, talk).await {
+                Ok(status) => Ok(Exit::Of(child::exit_code(status))),
+                Err(error) => Err(Failure::unreachable(format!(
+                    "nobody tells how the command ended: {error}"
+                ))),
+            }
+        }
         Ok(Err(error)) => {
             let name = exec.command.first().map(|name| name.to_string_lossy().into_owned());
             talk.say(format_args!("error: `{}`: {error}", name.unwrap_or_default()));

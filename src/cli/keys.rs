@@ -16,16 +16,21 @@ use super::{
     Failure, Talk,
     admin::{Reach, Why},
     config, render,
+    serve::not_started,
 };
 use crate::{
-    app,
+    app::{self, restore::restore_keys},
     chance::{Chance as _, SystemChance},
+    ledger::Operator,
     owner,
     secret::Secret,
 };
 
 /// More than any key.
 const SECRET_BYTES: u64 = 64 * 1024;
+
+/// More than any ring.
+const EXPORT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Our signing keys: prepare → promote → retire → prune; withdraw when one leaked.
 #[derive(Debug, Subcommand)]
@@ -40,6 +45,8 @@ pub(super) enum Keys {
     Withdraw(Withdraw),
     /// Write the key ring to stdout as an encrypted JWK Set (RFC 7517 section 7)
     Export(Export),
+    /// Put an export, from stdin, back under the configuration's KEK: where the old KEK is lost. The broker must not run
+    Import(Import),
     /// Seal a target's secret, such as a GitHub App's private key: from stdin, under the KEK, to stdout
     Seal(Seal),
 }
@@ -104,6 +111,20 @@ pub(super) struct Export {
     reach: Reach,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Import {
+    /// The configuration: its store holds the ring, its KEK seals it
+    #[arg(long, value_name = "FILE", default_value = "cambio.yaml")]
+    config: PathBuf,
+
+    /// What the export was encrypted with: one line of at least 16 bytes, in a file of mode 0600 or 0400
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: PathBuf,
+
+    #[command(flatten)]
+    why: Why,
+}
+
 pub(super) async fn run(keys: Keys, talk: &mut Talk) -> Result<(), Failure> {
     match keys {
         Keys::Kek => {
@@ -150,6 +171,25 @@ pub(super) async fn run(keys: Keys, talk: &mut Talk) -> Result<(), Failure> {
                 talk.line(sealed);
             }
             talk.say("write it into the target's file of mode 0600 or 0400, and destroy what it was made of");
+        }
+        Keys::Import(Import { config, passphrase_file, why }) => {
+            let passphrase = passphrase(&passphrase_file)?;
+            let mut exported = String::new();
+            let read = io::stdin().lock().take(EXPORT_BYTES).read_to_string(&mut exported);
+            read.map_err(|error| Failure::usage(format!("stdin: {error}")))?;
+            // It writes to the store: by a configuration that nobody else may change.
+            let config = config::load_to_serve(&config)?;
+            let who = format!("uid:{}", rustix::process::getuid().as_raw());
+            let by = Operator { who, reason: why.reason };
+            let epoch = restore_keys(&config, exported.trim(), passphrase, by).await;
+            let epoch = epoch.map_err(|error| not_started(&error))?;
+            if talk.json() {
+                talk.value(&json!({ "epoch": epoch }));
+            } else {
+                talk.line(format_args!(
+                    "the key ring is under the configuration's KEK, epoch {epoch}"
+                ));
+            }
         }
         Keys::Export(Export { passphrase_file, why, reach }) => {
             let passphrase = passphrase(&passphrase_file)?;

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::ErrorKind,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -109,7 +109,8 @@ pub(super) fn not_started(error: &StartError) -> Failure {
 }
 
 /// Makes the folders that an instance writes to, where there are none; the ones above them must be there. A volume may belong to
-/// root and be open to a group (`fsGroup`) or to everybody: what lies in a folder of ours is ours alone.
+/// root and be open to a group (`fsGroup`) or to everybody: what lies in a folder of ours is ours alone. Kubernetes opens it to the
+/// group again where a restored volume comes without that group, and no image has a shell to mend it: so it is mended here.
 fn make_folders(file: &Path) -> Result<(), Failure> {
     // What can't be read or is not well formed is told by the loader, with all that is wrong.
     let text = fs::read_to_string(file).unwrap_or_default();
@@ -128,8 +129,24 @@ fn make_folders(file: &Path) -> Result<(), Failure> {
                 let folder = folder.display();
                 return Err(Failure::unreachable(format!("can't make `{folder}`: {error}")));
             }
-            _ => {}
+            _ => close_to_group(&folder).map_err(|error| {
+                let folder = folder.display();
+                Failure::unreachable(format!(
+                    "can't take its group the right to write to `{folder}`: {error}"
+                ))
+            })?,
         }
+    }
+    Ok(())
+}
+
+/// Takes the group of a folder of ours the right to write there. A stranger's, root's and one that is open to everybody are left to
+/// be judged by the loader.
+fn close_to_group(folder: &Path) -> std::io::Result<()> {
+    let about = fs::metadata(folder)?;
+    let ours = about.uid() == rustix::process::geteuid().as_raw();
+    if ours && about.is_dir() && about.mode() & 0o022 == 0o020 {
+        fs::set_permissions(folder, fs::Permissions::from_mode(about.mode() & 0o7757))?;
     }
     Ok(())
 }
@@ -176,5 +193,26 @@ impl Signals {
             _ = self.terminate.recv() => Asked::End,
             _ = self.hang_up.recv() => Asked::Reload,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_ours_is_closed_to_its_group_and_nothing_else_is_changed() {
+        let above = tempfile::tempdir().unwrap();
+        for (before, after) in
+            [(0o2770, 0o2750), (0o775, 0o755), (0o700, 0o700), (0o777, 0o777), (0o702, 0o702)]
+        {
+            let folder = above.path().join(format!("{before:o}"));
+            fs::create_dir(&folder).unwrap();
+            fs::set_permissions(&folder, fs::Permissions::from_mode(before)).unwrap();
+            close_to_group(&folder).unwrap();
+            let found = fs::metadata(&folder).unwrap().mode() & 0o7777;
+            assert_eq!(found, after, "{before:o} became {found:o}");
+        }
+        assert!(close_to_group(&above.path().join("absent")).is_err());
     }
 }

@@ -14,7 +14,7 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{Shutdown, SocketAddr},
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -28,18 +28,22 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
 use tracing::{debug, warn};
 
-use self::places::{Peer, Place, Places};
+use self::{
+    owners::Owners,
+    places::{Peer, Place, Places},
+};
 use super::{ClientError, Issued, keeper::Kept};
 use crate::clock::{Clock, Instant};
 
 pub mod aws;
 pub mod google;
+mod owners;
 pub mod peer;
 mod places;
 
@@ -173,54 +177,84 @@ pub enum Whom {
     Users(Arc<BTreeSet<u32>>),
 }
 
+/// What all connections of a listener share.
+#[derive(Clone, Debug)]
+struct Door {
+    router: Router,
+    whom: Whom,
+    places: Places,
+    owners: Owners,
+    strangers: Arc<Mutex<Strangers>>,
+    stop: CancellationToken,
+}
+
 /// Serves `router` until `stop`.
 pub async fn serve(listener: TcpListener, router: Router, whom: Whom, stop: CancellationToken) {
-    let places = Places::default();
-    let mut strangers = Strangers::default();
     let connections = TaskTracker::new();
+    let owners = Owners::start(&connections);
+    let (places, strangers) = (Places::default(), Arc::default());
+    let door = Door { router, whom, places, owners, strangers, stop };
+    let unknown = Arc::new(Semaphore::new(owners::WAITING));
     loop {
+        let next = async {
+            // A turn first: who is not known yet holds nothing but one of these, for as long as the kernel is asked.
+            let turn = Arc::clone(&unknown).acquire_owned().await.map_err(io::Error::other)?;
+            Ok::<_, io::Error>((turn, listener.accept().await?))
+        };
         let accepted = tokio::select! {
             biased;
-            () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            () = door.stop.cancelled() => break,
+            accepted = next => accepted,
         };
-        let (stream, from) = match accepted {
-            Ok(accepted) => accepted,
+        match accepted {
+            Ok((turn, (stream, from))) => {
+                connections.spawn(door.clone().receive(stream, from, turn));
+            }
             Err(error) => {
                 warn!("a connection was not accepted: {error}");
                 tokio::time::sleep(BREATHE).await;
-                continue;
             }
-        };
-        // Before it is given anything: whoever is not known to have a share can't take more than one.
-        let owner = owner(&stream, from).await;
-        if let Whom::Users(users) = &whom
-            && let Err((words, line)) = strangers.judge(users, &owner)
-        {
-            if let Some(line) = line {
-                warn!(peer.uid = owner.as_ref().ok(), "{line}");
-            }
-            turn_away(stream, words);
-            continue;
         }
-        // From elsewhere, the kernel knows nobody.
-        let peer = owner.map_or_else(|_| Peer::at(from.ip()), Peer::User);
-        let place = places.take(peer);
-        let (router, stop) = (router.clone(), stop.clone());
-        connections.spawn(async move {
-            let talk = tokio::time::timeout(LONGEST, converse(stream, router, &place, stop));
-            tokio::select! {
-                talked = talk => if talked.is_err() {
-                    debug!("a connection was cut after {} s", LONGEST.as_secs());
-                },
-                () = place.lost() => debug!("a connection of {peer:?} was dropped for a newer one"),
-            }
-        });
     }
-    drop(listener);
+    drop((listener, door));
     connections.close();
     // What is under way is a small answer from memory; who reads it slower than this has asked too late.
     let _ = tokio::time::timeout(DRAIN, connections.wait()).await;
+}
+
+impl Door {
+    /// One connection, from finding out whose it is to its answer.
+    async fn receive(self, stream: TcpStream, from: SocketAddr, turn: OwnedSemaphorePermit) {
+        let owner = match stream.local_addr() {
+            Ok(ours) => self.owners.of(from, ours).await,
+            Err(error) => Err(error),
+        };
+        drop(turn);
+        // Before it is given anything: whoever is not known to have a share can't take more than one.
+        if let Whom::Users(users) = &self.whom {
+            let judged = self.strangers().judge(users, &owner);
+            if let Err((words, line)) = judged {
+                if let Some(line) = line {
+                    warn!(peer.uid = owner.as_ref().ok(), "{line}");
+                }
+                return turn_away(stream, words);
+            }
+        }
+        // From elsewhere, the kernel knows nobody.
+        let peer = owner.map_or_else(|_| Peer::at(from.ip()), Peer::User);
+        let place = self.places.take(peer);
+        let talk = converse(stream, self.router, &place, self.stop);
+        tokio::select! {
+            talked = tokio::time::timeout(LONGEST, talk) => if talked.is_err() {
+                debug!("a connection was cut after {} s", LONGEST.as_secs());
+            },
+            () = place.lost() => debug!("a connection of {peer:?} was dropped for a newer one"),
+        }
+    }
+
+    fn strangers(&self) -> MutexGuard<'_, Strangers> {
+        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Who was refused: each user, and each kind of trouble in finding it out, is told of once, so that none can fill the log.
@@ -314,13 +348,6 @@ async fn converse(stream: TcpStream, router: Router, place: &Place, stop: Cancel
     if let Err(error) = ended {
         debug!("a connection ended: {error}");
     }
-}
-
-/// The kernel's tables are files: they are read where blocking harms nobody.
-async fn owner(stream: &TcpStream, from: SocketAddr) -> io::Result<u32> {
-    let ours = stream.local_addr()?;
-    let read = tokio::task::spawn_blocking(move || peer::owner_of(from, ours));
-    read.await.map_err(io::Error::other)?
 }
 
 #[cfg(test)]

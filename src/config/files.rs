@@ -21,13 +21,16 @@ const NOT_OURS_ALONE: u32 = 0o077;
 pub(super) enum Need {
     /// A file that only its owner may read. Its path is never repeated: people paste secrets where paths belong.
     Secret,
-    /// A token that the platform writes and renews: a loose mode is the platform's, so it only warns.
+    /// A token that the platform writes and renews: a loose mode is the platform's, so it only warns. Not where root lent it to a
+    /// group of ours, as the kubelet does with `fsGroup`: that is as private as such a file gets.
     PlatformToken,
     /// A file that we read.
     File,
-    /// A directory.
+    /// A directory that we read.
     Directory,
-    /// A file that we will make: its directory must exist.
+    /// A directory that we write to, where nobody else may.
+    Kept,
+    /// A file that we will make: its directory must exist, and be as [`Need::Kept`].
     Made,
 }
 
@@ -51,10 +54,11 @@ pub(super) fn check(reader: &mut Reader<'_>, served: bool) {
             Need::Secret => secret(reader, &wanted),
             Need::PlatformToken => platform_token(reader, &wanted),
             Need::File => file(reader, &wanted, served),
-            Need::Directory => directory(reader, &wanted, &wanted.path),
+            Need::Directory => drop(directory(reader, &wanted, &wanted.path)),
+            Need::Kept => kept(reader, &wanted, &wanted.path, served),
             Need::Made => {
                 let parent = wanted.path.parent().unwrap_or(Path::new("."));
-                directory(reader, &wanted, parent);
+                kept(reader, &wanted, parent, served);
             }
         }
     }
@@ -110,7 +114,7 @@ fn file(reader: &mut Reader<'_>, wanted: &Wanted, served: bool) {
 fn platform_token(reader: &mut Reader<'_>, wanted: &Wanted) {
     let Some(metadata) = present(reader, wanted, Metadata::is_file, "a file") else { return };
     let mode = metadata.permissions().mode() & 0o7777;
-    if mode & NOT_OURS_ALONE != 0 {
+    if mode & NOT_OURS_ALONE != 0 && owner::private(&metadata).is_err() {
         let message = format!(
             "`{}` names a file of mode {mode:04o}: others can read the token",
             wanted.setting
@@ -123,18 +127,38 @@ fn platform_token(reader: &mut Reader<'_>, wanted: &Wanted) {
     }
 }
 
-fn directory(reader: &mut Reader<'_>, wanted: &Wanted, path: &Path) {
+/// Where store, anchors and the admin socket are: who may rename what lies there puts another in its place.
+fn kept(reader: &mut Reader<'_>, wanted: &Wanted, path: &Path, served: bool) {
+    let Some(about) = directory(reader, wanted, path) else { return };
+    let Err(why) = owner::kept(path, &about) else { return };
+    // Root looks at what is the broker's own, and can't know as whom that runs.
+    if !served && matches!(why, NotOurs::Owner(_)) && rustix::process::geteuid().is_root() {
+        return;
+    }
+    let message = format!("`{}`: directory `{}` {why}", wanted.setting, path.display());
+    if served {
+        reader.refuse(wanted.place, message, why.remedy());
+    } else {
+        let hint = format!("`cambio serve` refuses it so: {}", why.remedy());
+        reader.warn(wanted.place, message, &hint);
+    }
+}
+
+/// The metadata of a directory that is there and that not everybody may write to.
+fn directory(reader: &mut Reader<'_>, wanted: &Wanted, path: &Path) -> Option<Metadata> {
     match fs::metadata(path) {
         Ok(metadata) if !metadata.is_dir() => {
             let message = format!("`{}`: `{}` is not a directory", wanted.setting, path.display());
             reader.refuse(wanted.place, message, "name a directory");
+            None
         }
         Ok(metadata) if owner::anyone_may_write(path, &metadata) => {
             let message =
                 format!("`{}`: anyone may write to directory `{}`", wanted.setting, path.display());
             reader.refuse(wanted.place, message, "chmod o-w it");
+            None
         }
-        Ok(_) => {}
+        Ok(metadata) => Some(metadata),
         Err(error) => {
             let message =
                 format!("`{}`: directory `{}` {}", wanted.setting, path.display(), reason(&error));
@@ -143,6 +167,7 @@ fn directory(reader: &mut Reader<'_>, wanted: &Wanted, path: &Path) {
                 message,
                 "make it first: none is made here, so that a typo can't pass for a new one",
             );
+            None
         }
     }
 }
@@ -156,7 +181,7 @@ fn present(
 ) -> Option<Metadata> {
     let shown = match wanted.need {
         Need::Secret => format!("`{}` names a file that", wanted.setting),
-        Need::PlatformToken | Need::File | Need::Directory | Need::Made => {
+        Need::PlatformToken | Need::File | Need::Directory | Need::Kept | Need::Made => {
             format!("`{}`: file `{}`", wanted.setting, wanted.path.display())
         }
     };

@@ -309,6 +309,12 @@ fn unique(
     }
     own.extend(texts(node, "aliases").into_iter().map(|(alias, at)| (alias, at.place)));
     for (name, place) in own {
+        // Whoever asks for a role in AWS by its ARN gets that role, and nothing else under its name.
+        if aws::is_role_arn(name) {
+            let message = format!("`{name}` names a role in AWS, expected a name of this target");
+            let hint = "leave it out: the roles of a target of kind `aws` are found by their ARN";
+            reader.refuse(place, message, hint);
+        }
         if let Some(first) = names.insert(name.to_owned(), place) {
             let message = format!("`{name}` already names a target on line {}", first.line);
             reader.refuse(place, message, "a request must resolve to exactly one target");

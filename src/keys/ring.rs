@@ -136,6 +136,12 @@ impl Ring {
         Ok(Self { epoch: self.epoch.saturating_add(1), records, keys, ..self.clone() })
     }
 
+    /// The same, one epoch on: what was sealed of it before is the newest no more.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self { epoch: self.epoch.saturating_add(1), ..self.clone() }
+    }
+
     /// The sealed form: an encrypted JWK Set (RFC 7517 section 7), bound to ring, epoch and environment.
     ///
     /// # Errors

@@ -315,6 +315,46 @@ impl Rotator {
     }
 }
 
+/// The ring of an export ([`Rotator::export`]) that `opener` opens, if it is the one that stands: the ring of the ledger called `name`
+/// at its newest key entry. Any other would revive withdrawn keys (threat K07), and of an empty store it would be another log's.
+///
+/// # Errors
+/// It is another one, or does not open.
+pub async fn reopen(
+    (name, environment): (&str, &str),
+    exported: &str,
+    opener: &dyn KeyProtector,
+    journal: &dyn KeyJournal,
+) -> Result<Ring, KeysError> {
+    let stored = journal.load().await?;
+    let found = stored.ring.map_or(0, |(epoch, _)| epoch);
+    if found != stored.witnessed {
+        return Err(KeysError::RolledBack { found, witnessed: stored.witnessed });
+    }
+    let (ring, environment) = (name.to_owned(), environment.to_owned());
+    let context = KeyContext { ring, epoch: found, environment };
+    Ring::open(exported, &context, opener).await
+}
+
+/// Puts `ring`, reopened, in the place of what stands, under `protector`. Its new epoch.
+///
+/// # Errors
+/// It can't be sealed or recorded, or another one stands by now.
+pub async fn restore(
+    ring: &Ring,
+    protector: &dyn KeyProtector,
+    journal: &dyn KeyJournal,
+) -> Result<u64, KeysError> {
+    let next = ring.again();
+    let (kid, algorithm) = (String::new(), String::new());
+    let event = Event::Keys { step: "restore", kid, algorithm, epoch: next.epoch() };
+    let sealed = next.seal(protector).await?;
+    match journal.replace(ring.epoch(), next.epoch(), sealed, event).await? {
+        Replaced::Durable => Ok(next.epoch()),
+        Replaced::Stale { found } => Err(KeysError::Contended(found)),
+    }
+}
+
 /// The stored ring, if it is newer than `own`.
 ///
 /// INVARIANT(closed-by-absence): a ring that is gone, or that is not the one of the ledger's newest key entry, is no ring: a

@@ -1,6 +1,7 @@
 //! The command line: whole outputs, exit codes, the sandbox issuer and `cambio dev`.
 
 mod dev;
+mod doctor;
 mod sandbox;
 
 /// Each file in `cli/` is a session: what is typed, all that is answered, and the exit code. After a wanted change,

@@ -176,6 +176,9 @@ def check_chart(authority):
         checked = pod.cambio("config", "check", pod.config)
         tally.check(f"{name}: `cambio config check` takes its configuration", checked.returncode == 0,
                     checked.stdout + checked.stderr)
+        # Not as root, whose own such a file is.
+        tally.check(f"{name}: and finds nothing wrong with a token that the kubelet lends us",
+                    not pod.user or "read the token" not in checked.stdout + checked.stderr, checked.stdout)
         tested = pod.cambio("policy", "test", "--config", pod.config, pod.at("/etc/cambio/policies"))
         tally.check(f"{name}: its policies load", tested.returncode == 0, tested.stdout + tested.stderr)
     return rendered
@@ -271,8 +274,15 @@ def check_first_start(broker):
                 first.stdout + first.stderr)
     tally.check("in a folder that is the broker's alone", state.stat().st_mode & 0o077 == 0 == anchor.stat().st_mode & 0o077)
     made = (state / "cambio.db").read_bytes()
+    # As the kubelet does with all that is in a volume which comes without the pod's group.
+    for folder in (state, anchor):
+        folder.chmod(0o2770)
+    opened = run(*broker.pod.command("cambio"))
+    tally.check("k12 a store in a folder that the volume's group may write to is not served",
+                opened.returncode == 2 and "its group may write to it" in opened.stderr, opened.stderr)
     again = broker.first_start()
-    tally.check("again, it does nothing", again.returncode == 0 and (state / "cambio.db").read_bytes() == made, again.stderr)
+    tally.check("again, it closes them, and makes nothing", again.returncode == 0 and (state / "cambio.db").read_bytes() == made
+                and state.stat().st_mode & 0o022 == 0 == anchor.stat().st_mode & 0o022, again.stderr)
     elsewhere = state.with_name("elsewhere")
     state.rename(elsewhere)
     lost = broker.first_start()

@@ -4,6 +4,7 @@
 //! The user is the one that made the *socket*. A program that hands its socket to another one has decided by itself.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, BufRead as _, BufReader},
     net::{IpAddr, SocketAddr},
@@ -15,28 +16,59 @@ const ESTABLISHED: &str = "01";
 /// The tables of IPv4 and IPv6. Not `/proc/net`: where a unit says `ProcSubset=pid`, all of `/proc` but processes is hidden.
 const TABLES: [&str; 2] = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
 
-/// The user that made the socket at `peer` which is connected to `ours`.
+/// A connection, as it is seen from here: the other end, and ours.
+pub type Connection = (SocketAddr, SocketAddr);
+
+/// The users that made the sockets at the other ends of `asked`, in the same order; by one reading of the tables, however many are
+/// asked for: a table has a row for every socket of the machine.
 ///
-/// # Errors
-/// No table can be read, or none has such a socket: the other end is gone, or not on this machine.
-pub fn owner_of(peer: SocketAddr, ours: SocketAddr) -> io::Result<u32> {
+/// An error: no table can be read, or none has such a socket. The other end is gone, or not on this machine.
+#[must_use]
+pub fn owners_of(asked: &[Connection]) -> Vec<io::Result<u32>> {
+    let mut found = BTreeMap::new();
+    let mut trouble = None;
     // A socket of IPv6 may speak IPv4 (RFC 4291 section 2.5.5.2); then it stands in the other table.
     for (table, wide) in TABLES.into_iter().zip([false, true]) {
-        if peer.is_ipv6() && !wide {
+        let missing = asked.iter().filter(|(peer, ours)| {
+            (wide || !peer.is_ipv6()) && !found.contains_key(&(*peer, *ours))
+        });
+        let rows: BTreeMap<Row, Connection> =
+            missing.map(|(peer, ours)| (Row::of(*peer, *ours, wide), (*peer, *ours))).collect();
+        if rows.is_empty() {
             continue;
         }
-        let row = Row::of(peer, ours, wide);
-        let named = |error: io::Error| io::Error::new(error.kind(), format!("`{table}`: {error}"));
-        for line in BufReader::new(File::open(table).map_err(named)?).lines() {
-            if let Some(uid) = row.owner(&line?) {
-                return Ok(uid);
-            }
+        if let Err(error) = read(table, &rows, &mut found) {
+            trouble = Some((error.kind(), format!("`{table}`: {error}")));
+            break;
         }
     }
-    Err(io::Error::new(io::ErrorKind::NotFound, "the kernel has no such connection"))
+    let answer = |connection: &Connection| match (found.get(connection), &trouble) {
+        (Some(uid), _) => Ok(*uid),
+        (None, Some((kind, why))) => Err(io::Error::new(*kind, why.clone())),
+        (None, None) => {
+            Err(io::Error::new(io::ErrorKind::NotFound, "the kernel has no such connection"))
+        }
+    };
+    asked.iter().map(answer).collect()
+}
+
+fn read(
+    table: &str,
+    rows: &BTreeMap<Row, Connection>,
+    found: &mut BTreeMap<Connection, u32>,
+) -> io::Result<()> {
+    for line in BufReader::new(File::open(table)?).lines() {
+        if let Some((row, uid)) = Row::open(&line?)
+            && let Some(connection) = rows.get(&row)
+        {
+            found.insert(*connection, uid);
+        }
+    }
+    Ok(())
 }
 
 /// How a connection is written in the table: local and remote address, as the other end sees them.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
     local: String,
     remote: String,
@@ -47,17 +79,20 @@ impl Row {
         Self { local: spelled(peer, mapped), remote: spelled(ours, mapped) }
     }
 
-    /// The owner, where `line` is this connection and open.
-    fn owner(&self, line: &str) -> Option<u32> {
+    /// The connection that `line` is of and its owner, where it is open.
+    fn open(line: &str) -> Option<(Self, u32)> {
         let mut fields = line.split_ascii_whitespace().skip(1);
         let (local, remote, state) = (fields.next()?, fields.next()?, fields.next()?);
-        if local != self.local || remote != self.remote || state != ESTABLISHED {
+        if state != ESTABLISHED {
             return None;
         }
         // Queues, timer, retransmits; then user, timeout, inode. Without an inode it is nobody's any more.
         let mut fields = fields.skip(3);
         let (uid, _timeout, inode) = (fields.next()?, fields.next()?, fields.next()?);
-        if inode == "0" { None } else { uid.parse().ok() }
+        if inode == "0" {
+            return None;
+        }
+        Some((Self { local: local.to_owned(), remote: remote.to_owned() }, uid.parse().ok()?))
     }
 }
 
@@ -88,11 +123,26 @@ mod tests {
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (server, from) = listener.accept().unwrap();
             let own = rustix::process::geteuid().as_raw();
-            assert_eq!(owner_of(from, server.local_addr().unwrap()).ok(), Some(own), "{at}");
-            // The wrong way round it is our own end: also ours, but another row.
+            let asked = [(from, server.local_addr().unwrap())];
+            assert_eq!(owners_of(&asked)[0].as_ref().ok(), Some(&own), "{at}");
             drop(client);
-            assert!(owner_of(from, server.local_addr().unwrap()).is_err(), "closed is nobody's");
+            assert!(owners_of(&asked)[0].is_err(), "closed is nobody's");
         }
+    }
+
+    #[test]
+    fn those_who_are_asked_for_together_are_told_apart() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = listener.local_addr().unwrap();
+        let clients = [(); 3].map(|()| TcpStream::connect(ours).unwrap());
+        let mut asked =
+            clients.each_ref().map(|client| (client.local_addr().unwrap(), ours)).to_vec();
+        // A stranger between them, and one of them twice.
+        asked.insert(1, ("127.0.0.1:1".parse().unwrap(), ours));
+        asked.push(asked[0]);
+        let told: Vec<bool> = owners_of(&asked).iter().map(Result::is_ok).collect();
+        assert_eq!(told, [true, false, true, true, true]);
+        assert!(owners_of(&[]).is_empty());
     }
 
     /// With `ProcSubset=pid`, there is no `/proc/net`.
@@ -111,12 +161,13 @@ mod tests {
                 "  7: {local} {remote} {state} 00000000:00000000 00:00000000 00000000  1000 0 {inode} 1"
             )
         };
-        assert_eq!(row.owner(&line("01", "4711")), Some(1000));
-        // TIME_WAIT, an orphan, somebody else's, the headline.
-        assert_eq!(row.owner(&line("06", "4711")), None);
-        assert_eq!(row.owner(&line("01", "0")), None);
-        assert_eq!(Row::of(ours, peer, false).owner(&line("01", "4711")), None);
-        assert_eq!(row.owner("  sl  local_address rem_address   st"), None);
+        assert_eq!(Row::open(&line("01", "4711")), Some((Row::of(peer, ours, false), 1000)));
+        // TIME_WAIT, an orphan, the headline.
+        assert_eq!(Row::open(&line("06", "4711")), None);
+        assert_eq!(Row::open(&line("01", "0")), None);
+        assert_eq!(Row::open("  sl  local_address rem_address   st"), None);
+        // The other end of the same connection is another row.
+        assert_ne!(Row::of(ours, peer, false), row);
     }
 
     #[cfg(target_endian = "little")]

@@ -281,7 +281,7 @@ fn identity(reader: &mut Reader<'_>, node: &Node) -> AwsIdentity {
 
 fn role(reader: &mut Reader<'_>, node: &Node, ambient: bool) -> Option<AwsRoleConfig> {
     let (arn, at) = text(node, "role_arn")?;
-    if !is_arn(arn, "role/", false) {
+    if !is_role_arn(arn) {
         let message = format!(
             "`role_arn` is `{}`, expected `arn:aws:iam::<account>:role/<name>`",
             arn.escape_debug()
@@ -429,6 +429,11 @@ fn source(reader: &mut Reader<'_>, from: &str, at: &Node) -> String {
         reader.refuse(at.place, message, "a claim of the subject, a JSON Pointer, `cambio.rule`, `cambio.subject` or `cambio.exchange`");
     }
     from.to_owned()
+}
+
+/// `arn:aws:iam::<account>:role/<name>`, of any partition.
+pub(super) fn is_role_arn(text: &str) -> bool {
+    is_arn(text, "role/", false)
 }
 
 fn is_arn(text: &str, resource: &str, of_aws: bool) -> bool {

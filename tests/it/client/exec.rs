@@ -190,6 +190,39 @@ async fn a_signal_reaches_the_command_and_its_end_is_ours() {
     assert_eq!(lines(&broker), ["POST /token", "POST /revoke"].repeat(2));
 }
 
+/// As a runner does in the end, or a machine that has no memory left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_is_asked_to_end_when_we_are_killed() {
+    let broker = StandIn::at_loopback([granted("a.b.c", JWT), granted("a.b.c", JWT)]).await;
+    let mut told = Vec::new();
+    for script in [
+        "trap 'echo got; exit 9' TERM; sleep 1; echo ready; for i in $(seq 400); do sleep 0.05; done; echo late",
+        // Asked once, it may take its time.
+        "trap 'echo got' TERM; sleep 1; echo ready; sleep 1 & wait; wait; echo late",
+    ] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_cambio"))
+            .args(["exec", "--broker", &broker.url, "--token-variable", "MINE", "--"])
+            .args(["/bin/sh", "-c", script])
+            .env_clear()
+            .envs([("MINE", "e30.e30.hush"), ("PATH", "/usr/bin:/bin")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = tokio::task::spawn_blocking(move || {
+            let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
+            assert_eq!(out.next().unwrap().unwrap(), "ready");
+            child.kill().unwrap();
+            child.wait().unwrap();
+            // Until nobody has the other end any more.
+            out.map(Result::unwrap).collect::<Vec<_>>()
+        });
+        told.push(lines.await.unwrap());
+    }
+    assert_eq!(told, [vec!["got".to_owned()], vec!["got".to_owned(), "late".to_owned()]]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_hands_out_tokens_can_be_kept_from_the_command() {
     let broker = StandIn::at_loopback([granted("a.b.c", JWT), ended()]).await;

@@ -216,6 +216,53 @@ fn k12_what_others_may_change_is_not_served_by() {
 }
 
 #[test]
+fn k12_a_folder_of_store_or_anchor_that_its_group_may_write_to_is_not_served() {
+    let home = Home::new();
+    let served = || match Config::read_to_serve(&home.path("cambio.yaml")) {
+        Ok(_) => "nothing".to_owned(),
+        Err(problems) => lines(&problems).replace(&home.0.path().display().to_string(), "~"),
+    };
+    home.mode("state", 0o770);
+    home.mode("anchor", 0o2775);
+    insta::assert_snapshot!(served(), @r"
+    ~/cambio.yaml:4:7: `data`: directory `~/state` has mode 0770: its group may write to it
+      hint: chmod go-w it
+    ~/cambio.yaml:27:26: `path`: directory `~/state` has mode 0770: its group may write to it
+      hint: chmod go-w it
+    ~/cambio.yaml:28:62: `file`: directory `~/anchor` has mode 2775: its group may write to it
+      hint: chmod go-w it
+    ");
+    insta::assert_snapshot!(home.says().lines().next().unwrap_or_default(), @"warned: ~/cambio.yaml:4:7: `data`: directory `~/state` has mode 0770: its group may write to it");
+    home.mode("state", 0o750);
+    home.mode("anchor", 0o755);
+    assert_eq!(served(), "nothing");
+    assert_eq!(home.says(), "nothing");
+}
+
+/// As who may put another link in the place of ours, which leads to an old store of ours.
+#[test]
+fn k12_a_folder_that_a_link_of_another_user_leads_to_is_not_served() {
+    if !rustix::process::geteuid().is_root() {
+        let test = "k12_a_folder_that_a_link_of_another_user_leads_to_is_not_served";
+        writeln!(io::stderr(), "\nskipped: only root can give a link away ({test})").unwrap();
+        return;
+    }
+    let home = Home::new();
+    fs::rename(home.path("anchor"), home.path("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(home.path("elsewhere"), home.path("anchor")).unwrap();
+    assert!(Config::read_to_serve(&home.path("cambio.yaml")).is_ok());
+    std::os::unix::fs::lchown(home.path("anchor"), Some(4711), None).unwrap();
+    // Where nothing is served, it is most likely the folder of whom the broker runs as.
+    assert_eq!(home.says(), "nothing");
+    let problems = Config::read_to_serve(&home.path("cambio.yaml")).unwrap_err();
+    let told = lines(&problems).replace(&home.0.path().display().to_string(), "~");
+    insta::assert_snapshot!(told, @r"
+    ~/cambio.yaml:28:62: `file`: directory `~/anchor` belongs to uid 4711, expected us or root
+      hint: chown it to root, or to whom the broker runs as
+    ");
+}
+
+#[test]
 fn k12_a_secret_of_another_user_is_refused() {
     if !rustix::process::geteuid().is_root() {
         let test = "k12_a_secret_of_another_user_is_refused";

@@ -1,9 +1,13 @@
 //! What operators do to a running broker, and what they are told: over the powers behind the admin socket.
 
-use cambio::edge::{
-    Power, PowerError,
-    admin::{About, BlockRequest, ExplainRequest},
-    admin_client::call,
+use cambio::{
+    app::{Existing, restore::restore_keys},
+    edge::{
+        Power, PowerError,
+        admin::{About, BlockRequest, ExplainRequest},
+        admin_client::call,
+    },
+    ledger::Operator,
 };
 use serde_json::{Value, json};
 
@@ -11,7 +15,7 @@ use crate::{
     edge::surface::Answered,
     support::{
         broker::{bytes_below, form, issued, parts},
-        serving::{Serving, serve},
+        serving::{Serving, serve, serve_existing, try_serve},
         site::Site,
     },
 };
@@ -214,4 +218,38 @@ async fn a08_a_passphrase_and_a_token_to_explain_stay_out_of_the_books() {
             assert!(!text.contains(needle), "{} holds {needle}", path.display());
         }
     }
+}
+
+#[tokio::test]
+async fn k07_an_export_comes_back_under_a_new_kek_once_and_no_older_one_does() {
+    let serving = serve(Site::new()).await;
+    let passphrase = "correct horse battery".to_owned().into();
+    let exported = serving.power(Power::ExportKeys { passphrase }).await.unwrap();
+    let exported = exported["jwe"].as_str().unwrap().to_owned();
+    let kid = parts(&issued(&serving.exchange(&serving.job().sign()).await)).0["kid"].clone();
+    let config = serving.site.config();
+    let restore = async |passphrase: &str| {
+        let by = Operator { who: "uid:0".to_owned(), reason: "a new KEK".to_owned() };
+        restore_keys(&config, &exported, passphrase.to_owned().into(), by).await
+    };
+    let told = restore("correct horse battery").await.unwrap_err().to_string();
+    assert!(told.contains("another process"), "{told}");
+    let site = serving.drain().await;
+    site.write("kek", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+    assert!(try_serve(&site, Existing::Required).await.is_err(), "the old KEK is lost");
+    assert!(restore("another passphrase").await.is_err());
+    restore("correct horse battery").await.unwrap();
+    // Epochs went on: what was exported before may hold a key that was withdrawn since.
+    assert!(restore("correct horse battery").await.is_err());
+    let serving = serve_existing(site, Existing::Required).await;
+    let again = parts(&issued(&serving.exchange(&serving.job().sign()).await)).0["kid"].clone();
+    assert_eq!(again, kid);
+    let lines = serving.lines();
+    let admin = lines.iter().find(|line| line.text("action") == "restore keys").unwrap();
+    assert_eq!(
+        (&admin.event["who"], &admin.event["reason"]),
+        (&json!("uid:0"), &json!("a new KEK"))
+    );
+    assert_eq!(serving.check("ledger").split(':').next(), Some("ok"));
+    serving.drain().await;
 }

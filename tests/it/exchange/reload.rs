@@ -105,6 +105,7 @@ async fn k12_policies_that_others_may_change_are_not_taken_up() {
         ("policies", 0o1777, 0o755, "anyone may write to directory"),
         ("github.json", 0o664, 0o644, "its group may write to it"),
         ("cambio.yaml", 0o664, 0o644, "its group may write to it"),
+        ("data", 0o770, 0o755, "its group may write to it"),
     ] {
         mode(&serving.site, name, loose);
         let said = serving.running.reload().await.unwrap_err();
@@ -115,7 +116,7 @@ async fn k12_policies_that_others_may_change_are_not_taken_up() {
         mode(&serving.site, name, strict);
     }
     if rustix::process::geteuid().is_root() {
-        for name in ["policies/orders.yaml", "policies", "github.json", "cambio.yaml"] {
+        for name in ["policies/orders.yaml", "policies", "github.json", "cambio.yaml", "data"] {
             let give = |uid| std::os::unix::fs::chown(serving.site.path(name), Some(uid), None);
             give(4711).unwrap();
             let said = serving.running.reload().await.unwrap_err();

@@ -50,6 +50,14 @@ cambio.yaml:24:14: role `introspect:https://orders.example.com`: no target of ki
   hint: a request must resolve to exactly one target",
     },
     Broken {
+        what: "an alias that is the name of a role in AWS",
+        from: "    granted_by: [platform.yaml]",
+        to: r"    granted_by: [platform.yaml]
+    aliases: [arn:aws:iam::123456789012:role/deploy]",
+        says: r"cambio.yaml:26:15: `arn:aws:iam::123456789012:role/deploy` names a role in AWS, expected a name of this target
+  hint: leave it out: the roles of a target of kind `aws` are found by their ARN",
+    },
+    Broken {
         what: "two targets with one name",
         from: "  - name: cambio",
         to: "  - name: jwt/orders",

@@ -1,0 +1,56 @@
+//! A key ring that comes back from an export: for an instance whose key-encryption key was lost. The ledger, and the keys in the
+//! ring, are those of before; only what the ring rests under is new.
+
+use std::sync::Arc;
+
+use crate::{
+    app::{
+        StartError,
+        books::{self, ledger},
+        journal::Journal,
+    },
+    chance::{Chance, SystemChance},
+    clock::{Clock, SystemClock},
+    config::Config,
+    keys::{KeysError, rotator},
+    ledger::{Commit, Event, Operator, Proposal, writer::Writer},
+    protector::file::PassphraseFile,
+    secret::Secret,
+    store::Store,
+};
+
+/// Puts the ring in `exported` (of `cambio keys export`), which `passphrase` opens, under the KEK of `config`, and records it. Of a
+/// store that no broker has open. The ring's new epoch.
+///
+/// # Errors
+/// The store is not there, is in use, or its newest ring is another one than the exported: a ring of before would revive withdrawn
+/// keys (threat K07). Or a key does not fit. Nothing is changed then.
+pub async fn restore_keys(
+    config: &Config,
+    exported: &str,
+    passphrase: Secret,
+    by: Operator,
+) -> Result<u64, StartError> {
+    let protect = |error| StartError::Keys(KeysError::Protect(error));
+    let opener = PassphraseFile::of(passphrase).map_err(protect)?;
+    let kek = books::protector(config)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let chance: Arc<dyn Chance> = Arc::new(SystemChance);
+    let store = Store::open(&books::store_path(config)).map_err(ledger)?;
+    let reader = store.reader;
+    let writer =
+        Writer::start(store.journal, &*reader, Arc::clone(&clock), chance, 1).map_err(ledger)?;
+    let commit: Arc<dyn Commit> = Arc::new(writer.clone());
+    let journal = Journal::of(Arc::clone(&commit), reader);
+    let restored = async {
+        let name = (config.ledger.origin.as_str(), config.environment.as_str());
+        let ring = rotator::reopen(name, exported, &opener, &journal).await?;
+        let event = Event::Admin { action: "restore keys".to_owned(), by };
+        commit.commit(Proposal::of(event)).await.map_err(ledger)?;
+        Ok(rotator::restore(&ring, &*kek, &journal).await?)
+    };
+    let restored = restored.await;
+    writer.close();
+    writer.wait_until_ended().await;
+    restored
+}
