@@ -2,6 +2,7 @@
 //! gRPC without TLS and without a secret of ours (SPIFFE Workload Endpoint sections 3.1 and 5), so it is never asked over a network.
 
 use std::{
+    error::Error,
     fmt, io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -152,18 +153,26 @@ impl From<io::Error> for Failure {
 
 impl From<hyper::Error> for Failure {
     fn from(error: hyper::Error) -> Self {
-        Self::Away(error.to_string())
+        Self::Away(root(&error))
     }
 }
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         // What has a source was not said by the agent: the connection broke under the call.
-        match std::error::Error::source(&status) {
-            Some(source) => Self::Away(source.to_string()),
+        match status.source() {
+            Some(source) => Self::Away(root(source)),
             None => Self::Said(status),
         }
     }
+}
+
+/// What was the matter at the bottom of it: above it stands "http2 error".
+fn root(mut error: &(dyn Error + 'static)) -> String {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
 }
 
 /// Where hyper runs what goes on beside a call. It ends with the call: an agent that hangs would else keep a connection of ours for
@@ -395,6 +404,15 @@ mod tests {
             let said = parse(&format!("tcp://{far}")).map_err(|said| said.contains("in the clear"));
             assert_eq!(said, Err(true), "{far}");
         }
+    }
+
+    #[test]
+    fn a_socket_that_is_not_for_us_is_said_at_once() {
+        let closed = Failure::from(io::Error::from(io::ErrorKind::PermissionDenied));
+        let (now, error) = judged(closed, "an agent", &SPIFFE);
+        assert_eq!((now, error.message.as_str()), (Now::End, "an agent: permission denied"));
+        let away = Failure::from(io::Error::from(io::ErrorKind::ConnectionRefused));
+        assert_eq!(judged(away, "an agent", &SPIFFE).0, Now::Again);
     }
 
     #[test]
