@@ -157,7 +157,11 @@ def journey(agent, place):
         done = run("exchange", "--audience", "jwt/orders", KUBERNETES_SERVICE_HOST="10.0.0.1")
         check("in a pod without a token for us too", done.returncode == 0, done.stderr)
 
-        # `exec`: renewed while it runs.
+        # `exec`: for one command, and renewed while it runs.
+        done = run("exec", "--hide-platform", "--audience", "jwt/orders", "--hand", "env", command=["env"])
+        given = dict(line.split("=", 1) for line in done.stdout.splitlines())
+        check("`exec` hands a command its credential", given.get("CAMBIO_TOKEN", "").startswith("eyJ"), done.stdout + done.stderr)
+        check("and `--hide-platform` keeps the socket from it", "SPIFFE_ENDPOINT_SOCKET" not in given, given)
         script = """
 import os, time
 path, seen, until = os.environ["CAMBIO_TOKEN_FILE"], set(), time.time() + 15
