@@ -72,16 +72,16 @@ struct Answer {
 #[prost(skip_debug)]
 struct Svid {
     #[prost(string, tag = "1")]
-    spiffe_id: String,
+    id: String,
     #[prost(string, tag = "2")]
-    svid: String,
+    token: String,
     #[prost(string, tag = "3")]
     hint: String,
 }
 
 impl fmt::Debug for Svid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Svid").field("spiffe_id", &self.spiffe_id).finish_non_exhaustive()
+        f.debug_struct("Svid").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -265,12 +265,7 @@ pub(super) async fn fetch(
             return Err(before);
         }
         let (now, error) = judged(failure, &whom, platform);
-        let again = match now {
-            Now::End => false,
-            Now::Again => true,
-            Now::AgainForAWhile => denied.get_or_insert_with(Instant::now).elapsed() < NEWS,
-        };
-        if !again || !waiting.rest(None).await {
+        if !now.again(&mut denied) || !waiting.rest(None).await {
             return Err(error);
         }
         before = Some(error);
@@ -285,6 +280,17 @@ enum Now {
     End,
     Again,
     AgainForAWhile,
+}
+
+impl Now {
+    /// Whether to ask again. `denied` is since when there is said to be no identity.
+    fn again(self, denied: &mut Option<Instant>) -> bool {
+        match self {
+            Self::End => false,
+            Self::Again => true,
+            Self::AgainForAWhile => denied.get_or_insert_with(Instant::now).elapsed() < NEWS,
+        }
+    }
 }
 
 fn judged(failure: Failure, whom: &str, platform: &Platform) -> (Now, ClientError) {
@@ -342,7 +348,7 @@ fn chosen(answer: Answer, socket: &str) -> Result<(String, String), &'static str
     let svid = answer.svids.into_iter().nth(hinted.unwrap_or_default());
     let svid = svid.ok_or("with no identity")?;
     // Section 4.5: where a mandatory field has its default value, the message is nothing.
-    if svid.svid.is_empty() || svid.spiffe_id.is_empty() {
+    if svid.token.is_empty() || svid.id.is_empty() {
         return Err("with an empty identity");
     }
     let place = match (all, hinted) {
@@ -350,7 +356,7 @@ fn chosen(answer: Answer, socket: &str) -> Result<(String, String), &'static str
         (all, Some(_)) => format!("`{socket}`, the one of {all} identities whose hint is `{HINT}`"),
         (all, None) => format!("`{socket}`, the first of {all} identities"),
     };
-    Ok((place, svid.svid))
+    Ok((place, svid.token))
 }
 
 #[cfg(test)]
@@ -415,10 +421,20 @@ mod tests {
         assert_eq!(judged(away, "an agent", &SPIFFE).0, Now::Again);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn no_identity_means_not_yet_for_some_seconds_and_then_no() {
+        let mut denied = None;
+        assert!(Now::AgainForAWhile.again(&mut denied));
+        tokio::time::advance(Duration::from_secs(14)).await;
+        assert!(Now::AgainForAWhile.again(&mut denied) && Now::Again.again(&mut denied));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!Now::AgainForAWhile.again(&mut denied) && !Now::End.again(&mut denied));
+        assert!(Now::Again.again(&mut denied), "an agent that is away may come back");
+    }
+
     #[test]
     fn an_svid_does_not_print() {
-        let svid =
-            Svid { spiffe_id: "spiffe://a/b".into(), svid: "hush".into(), hint: String::new() };
+        let svid = Svid { id: "spiffe://a/b".into(), token: "hush".into(), hint: String::new() };
         let text = format!("{:?}", Answer { svids: vec![svid] });
         assert!(text.contains("spiffe://a/b") && !text.contains("hush"), "{text}");
     }

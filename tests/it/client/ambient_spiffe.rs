@@ -150,7 +150,7 @@ async fn what_will_not_heal_is_not_asked_again() {
         Says::Announces(256 * 1024 + 1),
         Says::Svids(Vec::new()),
         Says::Svids(vec![svid("worker", "", "")]),
-        Says::Svids(vec![Svid { spiffe_id: String::new(), ..worker().remove(0) }]),
+        Says::Svids(vec![Svid { id: String::new(), ..worker().remove(0) }]),
         Says::Svids(vec![svid("worker", "a token of\nmany words", "")]),
         Says::Svids(vec![svid("worker", &"a".repeat(64 * 1024 + 1), "")]),
     ] {
@@ -183,11 +183,11 @@ async fn an_agent_that_stays_away_is_said_to() {
     let all = [Says::No(14, "no connection to the server"), Says::Silence, Says::Reset];
     let all = join_all(all.map(|says| Stage::fails([says]))).await;
     let mut all: String = all.into_iter().map(|(said, _)| said + "\n").collect();
-    let (root, path) = empty();
-    all.push_str(&words(&find_at(root.path(), SOCKET).await.unwrap_err()));
-    all.push('\n');
+    let ((nothing, _), (deserted, path)) = (empty(), empty());
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    all.push_str(&words(&find_at(root.path(), SOCKET).await.unwrap_err()));
+    let found = join_all([&nothing, &deserted].map(|root| find_at(root.path(), SOCKET))).await;
+    let said: Vec<String> = found.into_iter().map(|found| words(&found.unwrap_err())).collect();
+    all.push_str(&said.join("\n"));
     assert_snapshot!(all, @r#"
     Unreachable: a SPIFFE workload: `unix:///run/agent.sock` answered Unavailable: no connection to the server
       hint: the agent runs and can't answer: does it reach its server?

@@ -35,17 +35,17 @@ struct Answer {
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Svid {
     #[prost(string, tag = "1")]
-    pub(crate) spiffe_id: String,
+    pub(crate) id: String,
     #[prost(string, tag = "2")]
-    pub(crate) svid: String,
+    pub(crate) token: String,
     #[prost(string, tag = "3")]
     pub(crate) hint: String,
 }
 
 /// An identity as an agent hands it out.
-pub(crate) fn svid(path: &str, svid: &str, hint: &str) -> Svid {
-    let spiffe_id = format!("spiffe://acme.example/{path}");
-    Svid { spiffe_id, svid: svid.to_owned(), hint: hint.to_owned() }
+pub(crate) fn svid(path: &str, token: &str, hint: &str) -> Svid {
+    let id = format!("spiffe://acme.example/{path}");
+    Svid { id, token: token.to_owned(), hint: hint.to_owned() }
 }
 
 /// One prepared answer.
