@@ -136,7 +136,7 @@ impl Endpoint {
 enum Failure {
     /// Nobody listens there, or the connection broke.
     Away(String),
-    /// The socket is not for us.
+    /// The socket is not for us, or there can be none.
     Closed(io::Error),
     /// The agent's own no, or an answer that is none.
     Said(Status),
@@ -144,7 +144,13 @@ enum Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::PermissionDenied {
+        // What no agent that starts a moment later could change: a path that is too long is no input.
+        let closed = [
+            io::ErrorKind::PermissionDenied,
+            io::ErrorKind::NotADirectory,
+            io::ErrorKind::InvalidInput,
+        ];
+        if closed.contains(&error.kind()) {
             return Self::Closed(error);
         }
         Self::Away(error.to_string())
@@ -300,11 +306,12 @@ fn judged(failure: Failure, whom: &str, platform: &Platform) -> (Now, ClientErro
             (Now::Again, error.hint(platform.remedy))
         }
         Failure::Closed(error) => {
-            let error = ClientError::usage(format!("{whom}: {error}"));
-            (
-                Now::End,
-                error.hint("the user that this runs as must be allowed to write to the socket"),
-            )
+            let hint = if error.kind() == io::ErrorKind::PermissionDenied {
+                "the user that this runs as must be allowed to write to the socket"
+            } else {
+                platform.remedy
+            };
+            (Now::End, ClientError::usage(format!("{whom}: {error}")).hint(hint))
         }
         Failure::Said(status) => answered(&status, whom),
     }
@@ -417,6 +424,7 @@ mod tests {
         let closed = Failure::from(io::Error::from(io::ErrorKind::PermissionDenied));
         let (now, error) = judged(closed, "an agent", &SPIFFE);
         assert_eq!((now, error.message.as_str()), (Now::End, "an agent: permission denied"));
+        assert!(error.hint.is_some_and(|hint| hint.contains("must be allowed")));
         let away = Failure::from(io::Error::from(io::ErrorKind::ConnectionRefused));
         assert_eq!(judged(away, "an agent", &SPIFFE).0, Now::Again);
     }

@@ -228,7 +228,8 @@ async fn another_server_at_the_socket_is_no_agent() {
 async fn a_variable_that_names_no_endpoint_says_what_one_is() {
     let root = tempdir().unwrap();
     let mut all = String::new();
-    for bad in ["/run/agent.sock", "tcp://agent.example:8081", "tcp://10.0.0.1:8081"] {
+    let long = format!("unix:///{}", "x".repeat(108));
+    for bad in ["/run/agent.sock", "tcp://agent.example:8081", "tcp://10.0.0.1:8081", &long] {
         all.push_str(&words(&find_at(root.path(), bad).await.unwrap_err()));
         all.push('\n');
     }
@@ -238,6 +239,8 @@ async fn a_variable_that_names_no_endpoint_says_what_one_is() {
     Usage: `SPIFFE_ENDPOINT_SOCKET` is `/run/agent.sock`, expected `unix:///absolute/path` or `tcp://IP:port`
     Usage: `SPIFFE_ENDPOINT_SOCKET` is `tcp://agent.example:8081`, expected `unix:///absolute/path` or `tcp://IP:port`
     Usage: `SPIFFE_ENDPOINT_SOCKET` is `tcp://10.0.0.1:8081`, expected an address of this machine: the token would cross a network in the clear
+    Usage: a SPIFFE workload: `unix:///xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx`: path must be shorter than SUN_LEN
+      hint: run an agent (SPIRE's, say) on this machine and set `SPIFFE_ENDPOINT_SOCKET` to its socket, `unix:///run/spire/agent.sock`; in a pod, mount the volume of the CSI driver `csi.spiffe.io` and name the socket in it
     Usage: this is a SPIFFE workload, and `SPIFFE_ENDPOINT_SOCKET` is not set
       hint: run an agent (SPIRE's, say) on this machine and set `SPIFFE_ENDPOINT_SOCKET` to its socket, `unix:///run/spire/agent.sock`; in a pod, mount the volume of the CSI driver `csi.spiffe.io` and name the socket in it
     "#);
