@@ -23,6 +23,7 @@ mod azure;
 mod commands;
 mod google;
 mod pods;
+mod spiffe;
 mod variables;
 
 /// A place that hands out tokens.
@@ -47,6 +48,8 @@ pub struct Platform {
 enum Sign {
     /// This variable is set.
     Set(&'static str),
+    /// This variable is set, and this file is not there: another platform's, which says more of what was meant.
+    SetWithout(&'static str, &'static str),
     /// This variable has this value, in any letter case.
     Is(&'static str, &'static str),
     /// This file, folder or socket is there.
@@ -76,12 +79,13 @@ enum Way {
     AzureInstance,
     /// The metadata server of Google.
     Google,
-    /// Not built, and says so.
-    NotBuilt,
+    /// The SPIFFE Workload API.
+    Spiffe,
 }
 
 /// All platforms, in the order in which they are looked for: what is nearest to the job first, the machine under it last.
-/// Forgejo sets GitHub's variables besides its own, so it comes before GitHub.
+/// Forgejo sets GitHub's variables besides its own, so it comes before GitHub; every pod has the variables of Kubernetes, so what
+/// somebody mounted into it comes before them.
 pub const PLATFORMS: &[&Platform] = &[
     &actions::FORGEJO,
     &actions::GITHUB,
@@ -97,8 +101,8 @@ pub const PLATFORMS: &[&Platform] = &[
     &variables::MODAL,
     &variables::JENKINS,
     &pods::FLY,
+    &spiffe::SPIFFE,
     &pods::KUBERNETES,
-    &pods::SPIFFE,
     &azure::APP_SERVICE,
     &commands::AWS,
     &google::GOOGLE,
@@ -158,7 +162,7 @@ pub async fn find(
         Way::AppService => azure::app_service(platform, &means, waiting).await,
         Way::AzureInstance => azure::instance(platform, &means, waiting).await,
         Way::Google => google::fetch(platform, &means, waiting).await,
-        Way::NotBuilt => Err(platform.missing("this client can't ask it")),
+        Way::Spiffe => spiffe::fetch(platform, &means, waiting).await,
     }?;
     let token = token(&text)
         .map_err(|what| ClientError::unreachable(format!("{}: {place} {what}", platform.title)))?;
@@ -204,6 +208,9 @@ impl Platform {
     fn shows(&self, machine: &Machine) -> bool {
         self.signs.iter().any(|sign| match sign {
             Sign::Set(name) => machine.environment.find(name).is_some(),
+            Sign::SetWithout(name, path) => {
+                machine.environment.find(name).is_some() && !machine.path(path).exists()
+            }
             Sign::Is(name, value) => machine
                 .environment
                 .find(name)
@@ -218,6 +225,7 @@ impl Platform {
     fn told_signs(&self) -> String {
         let told = self.signs.iter().map(|sign| match sign {
             Sign::Set(name) => format!("`{name}`"),
+            Sign::SetWithout(name, path) => format!("`{name}` without `{path}`"),
             Sign::Is(name, value) => format!("`{name}={value}`"),
             Sign::There(path) => format!("`{path}`"),
             Sign::Says(path, text) => format!("`{text}` in `{path}`"),

@@ -36,7 +36,7 @@ pub struct Handed {
 
 /// Variables that tell a child what a platform gave us: whoever has them gets tokens of this job, for any audience on some
 /// platforms.
-pub const PLATFORM_TOKENS: [&str; 20] = [
+pub const PLATFORM_TOKENS: [&str; 21] = [
     "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
     "ACTIONS_ID_TOKEN_REQUEST_URL",
     "BITBUCKET_STEP_OIDC_TOKEN",
@@ -52,6 +52,7 @@ pub const PLATFORM_TOKENS: [&str; 20] = [
     "MODAL_IDENTITY_TOKEN",
     "SEMAPHORE_OIDC_TOKEN",
     "SPACELIFT_OIDC_TOKEN",
+    "SPIFFE_ENDPOINT_SOCKET",
     "SYSTEM_ACCESSTOKEN",
     "SYSTEM_OIDCREQUESTURI",
     "TFC_WORKLOAD_IDENTITY_TOKEN",

@@ -15,6 +15,7 @@ use cambio::{
 mod agent;
 mod ambient_network;
 mod ambient_signs;
+mod ambient_spiffe;
 mod endpoint;
 mod exchange;
 mod exec;

@@ -10,6 +10,7 @@ pub(crate) mod serving;
 pub(crate) mod site;
 pub(crate) mod stand_in;
 pub(crate) mod token;
+pub(crate) mod workload_api;
 
 /// Writes a file that only its owner may read: a key of a server is one.
 #[track_caller]

@@ -137,7 +137,7 @@ impl Ask {
 }
 
 /// How long one answer may take: they are next door.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+pub(super) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 fn retry_after(answered: &Answered) -> Option<std::time::Duration> {
     let value = answered.headers.get(RETRY_AFTER)?;

@@ -12,8 +12,8 @@ use crate::client::{ClientError, Waiting};
 pub(super) const KUBERNETES: Platform = Platform {
     name: "kubernetes",
     title: "Kubernetes",
-    signs: &[Sign::Set("KUBERNETES_SERVICE_HOST"), Sign::There("/var/run/secrets/cambio/token")],
-    way: Way::File("/var/run/secrets/cambio/token"),
+    signs: &[Sign::Set("KUBERNETES_SERVICE_HOST"), Sign::There(TOKEN)],
+    way: Way::File(TOKEN),
     remedy: "project a token for the broker into the pod: a volume `projected: { sources: [{ serviceAccountToken: { audience: <what the broker expects>, expirationSeconds: 600, path: token } }] }`, mounted at `/var/run/secrets/cambio`; or name another file with `--token-file`",
     shared: false,
 };
@@ -27,15 +27,8 @@ pub(super) const FLY: Platform = Platform {
     shared: false,
 };
 
-/// The Workload API is gRPC over a Unix socket; a client for it is not built.
-pub(super) const SPIFFE: Platform = Platform {
-    name: "spiffe",
-    title: "a SPIFFE workload",
-    signs: &[Sign::Set("SPIFFE_ENDPOINT_SOCKET")],
-    way: Way::NotBuilt,
-    remedy: "let `spiffe-helper` write a JWT-SVID for the broker's audience into a file, and name it with `--token-file`; or pipe one in: `spire-agent api fetch jwt -audience <…> … | cambio exchange --token-stdin …`",
-    shared: false,
-};
+/// The token that is projected into a pod for the broker, and for nobody else.
+pub(super) const TOKEN: &str = "/var/run/secrets/cambio/token";
 
 const FLY_SOCKET: &str = "/.fly/api";
 

@@ -77,13 +77,14 @@ pub(super) const VERCEL: Platform = Platform {
     shared: false,
 };
 
-/// Its plugin makes a token where a pipeline binds the credential; what the variable is called is the pipeline's choice.
+/// Its plugin `oidc-provider` makes a token where a pipeline binds the credential, for the audience that the credential says; what
+/// the variable is called is the pipeline's choice.
 pub(super) const JENKINS: Platform = Platform {
     name: "jenkins",
     title: "Jenkins",
     signs: &[Sign::Set("JENKINS_URL")],
-    way: Way::NotBuilt,
-    remedy: "bind an OpenID Connect id token credential to a variable (`withCredentials`), and name it with `--token-variable`",
+    way: plain(&["CAMBIO_ID_TOKEN"]),
+    remedy: "with the plugin `oidc-provider`, make an OpenID Connect id token credential with the broker's audience and bind it around the step: `withCredentials([string(credentialsId: '…', variable: 'CAMBIO_ID_TOKEN')]) { … }`; another variable is named with `--token-variable`, a file with `--token-file`",
     shared: false,
 };
 

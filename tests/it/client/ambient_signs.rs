@@ -25,6 +25,7 @@ async fn a_token_in_a_variable_is_found_where_the_platform_puts_it() {
         ("semaphore", ("SEMAPHORE", "true"), "SEMAPHORE_OIDC_TOKEN"),
         ("vercel", ("VERCEL", "1"), "VERCEL_OIDC_TOKEN"),
         ("modal", ("CI", ""), "MODAL_IDENTITY_TOKEN"),
+        ("jenkins", ("JENKINS_URL", "https://jenkins.example/"), "CAMBIO_ID_TOKEN"),
     ] {
         let found = find(&[sign, (variable, TOKEN)]).await;
         assert_eq!(told(found), tuple(platform, variable));
@@ -136,7 +137,6 @@ async fn what_is_missing_in_the_job_is_said_with_the_line_to_write() {
         ("JENKINS_URL", "https://jenkins.example/"),
         ("FLY_APP_NAME", "app"),
         ("KUBERNETES_SERVICE_HOST", "10.0.0.1"),
-        ("SPIFFE_ENDPOINT_SOCKET", "unix:///run/spire.sock"),
         ("IDENTITY_HEADER", "secret"),
         ("AWS_LAMBDA_FUNCTION_NAME", "f"),
     ] {
@@ -164,14 +164,12 @@ async fn what_is_missing_in_the_job_is_said_with_the_line_to_write() {
       hint: turn OpenID Connect on for the organisation
     Usage: this is Vercel, and `VERCEL_OIDC_TOKEN` is not set
       hint: turn secure backend access (OIDC) on for the project; inside a function the token is in the header `x-vercel-oidc-token`: hand it in with `--token-stdin`
-    Usage: this is Jenkins, and this client can't ask it
-      hint: bind an OpenID Connect id token credential to a variable (`withCredentials`), and name it with `--token-variable`
+    Usage: this is Jenkins, and `CAMBIO_ID_TOKEN` is not set
+      hint: with the plugin `oidc-provider`, make an OpenID Connect id token credential with the broker's audience and bind it around the step: `withCredentials([string(credentialsId: '…', variable: 'CAMBIO_ID_TOKEN')]) { … }`; another variable is named with `--token-variable`, a file with `--token-file`
     Usage: this is Fly.io, and `/.fly/api` is not there
       hint: the machine's API is at `/.fly/api`: does this command run inside a Fly machine, and may its user open the socket?
     Usage: this is Kubernetes, and `/var/run/secrets/cambio/token` can't be read: No such file or directory (os error 2)
       hint: project a token for the broker into the pod: a volume `projected: { sources: [{ serviceAccountToken: { audience: <what the broker expects>, expirationSeconds: 600, path: token } }] }`, mounted at `/var/run/secrets/cambio`; or name another file with `--token-file`
-    Usage: this is a SPIFFE workload, and this client can't ask it
-      hint: let `spiffe-helper` write a JWT-SVID for the broker's audience into a file, and name it with `--token-file`; or pipe one in: `spire-agent api fetch jwt -audience <…> … | cambio exchange --token-stdin …`
     Usage: this is Azure App Service, Functions or Container Apps, and `IDENTITY_ENDPOINT` and `IDENTITY_HEADER` are not both set
       hint: assign a managed identity to the app, and name the App ID URI of an application that you registered for the broker with `--token-audience`
     Usage: this is AWS, and the command `aws` is not on the `PATH`
@@ -197,8 +195,8 @@ async fn where_there_is_no_platform_all_that_was_looked_for_is_said() {
       Modal: `MODAL_IDENTITY_TOKEN`
       Jenkins: `JENKINS_URL`
       Fly.io: `/.fly/api` or `FLY_APP_NAME`
+      a SPIFFE workload: `SPIFFE_ENDPOINT_SOCKET` without `/var/run/secrets/cambio/token`
       Kubernetes: `KUBERNETES_SERVICE_HOST` or `/var/run/secrets/cambio/token`
-      a SPIFFE workload: `SPIFFE_ENDPOINT_SOCKET`
       Azure App Service, Functions or Container Apps: `IDENTITY_HEADER`
       AWS: `AWS_LAMBDA_FUNCTION_NAME` or `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI` or `AWS_CONTAINER_CREDENTIALS_FULL_URI` or `Amazon EC2` in `/sys/class/dmi/id/sys_vendor`
       Google Cloud: `GCE_METADATA_HOST` or `K_SERVICE` or `CLOUD_RUN_JOB` or `Google` in `/sys/class/dmi/id/product_name`
