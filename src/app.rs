@@ -312,7 +312,7 @@ async fn listen(
         || seams::OwnTokens::of(config.issuer.clone(), Arc::clone(&state.means.keyring));
     let surface = Surface {
         exchanges: Arc::clone(&state.exchange) as Arc<dyn edge::Exchanges>,
-        published: Arc::new(seams::Keys(Arc::clone(&state.means.keyring))),
+        published: Arc::new(seams::Keys(Arc::clone(&state.means.keyring), state.writer.clone())),
         log: Arc::new(seams::PublicLog(Arc::clone(&state.reader))),
         introspect: Arc::new(own_tokens()),
         revocations: Arc::new(seams::LeaseRevocations {

@@ -84,6 +84,9 @@ pub trait Published: fmt::Debug + Send + Sync {
     /// The JWK Set (RFC 7517 section 5) at `now`, and for how long it may be cached.
     fn jwks(&self, now: Instant) -> (Bytes, Duration);
 
+    /// Whether nothing may be published now: nobody knows which of these keys were withdrawn since (threat K07).
+    fn withheld(&self) -> bool;
+
     /// The `alg` names that we sign with, `ES256` first.
     fn algorithms(&self) -> Vec<&'static str>;
 

@@ -433,7 +433,8 @@ async fn conclude(
     let proposal = Proposal { change: Some(change), ..Proposal::of(event) };
     if state == LeaseState::Active {
         // INVARIANT(no-answer-without-entry): the grant's entry is durable and covers this credential, so this word need not be
-        // before it leaves. A power cut that loses it leaves an intent or a lease of unknown outcome, which ends at its worst end.
+        // before it leaves. A power cut that loses it leaves a lease that never became active, which ends at its mint deadline, or an
+        // intent of unknown outcome.
         let written = ledger.write(proposal).await.map_err(Refusal::Ledger)?;
         return Ok(written == Written::Overtaken);
     }

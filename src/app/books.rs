@@ -12,7 +12,7 @@ use crate::{
         Commit,
         anchor::{self, Anchor, FileAnchor},
         checkpoint::Checkpointer,
-        note::LogKey,
+        note::{LogKey, VerifierKey},
         reader::LedgerReader,
         writer::Writer,
     },
@@ -88,7 +88,7 @@ async fn open_over(
     let key =
         LogKey::from_seed(&config.ledger.origin, &rotator.keyring().log_seed()).map_err(ledger)?;
     keep_log_key(&store_path(config), &*reader, &key)?;
-    let anchors = anchors(config, &key);
+    let anchors = anchors(config, key.public());
     hold_if_forked(&*reader, &anchors, writer).await;
     let checkpointer =
         Checkpointer::new(key, Arc::clone(&reader), writer.clone()).map_err(ledger)?;
@@ -177,13 +177,13 @@ fn keep_log_key(
     }
 }
 
-fn anchors(config: &Config, key: &LogKey) -> Vec<Arc<dyn Anchor>> {
+pub(in crate::app) fn anchors(config: &Config, key: &VerifierKey) -> Vec<Arc<dyn Anchor>> {
     if config.ledger.anchors.is_empty() {
         tracing::warn!("anchors: none: a cut tail or a rolled-back store can't be noticed");
     }
     let anchor = |configured: &AnchorConfig| {
         let AnchorConfig::File(path) = configured;
-        Arc::new(FileAnchor::new(path, key.public().clone())) as Arc<dyn Anchor>
+        Arc::new(FileAnchor::new(path, key.clone())) as Arc<dyn Anchor>
     };
     config.ledger.anchors.iter().map(anchor).collect()
 }

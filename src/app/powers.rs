@@ -321,7 +321,10 @@ impl State {
         self.writer.fork(&anchored, by).await.map_err(failed)?;
         // While issuing was held, nothing could be recorded: the set that decides from now on is in the ledger too.
         self.record_set_in_force().await.map_err(failed)?;
-        Ok(json!({ "acknowledged": anchored.len() }))
+        // What the lost history withdrew stands again: the operator has to look.
+        let kids: Vec<String> =
+            self.rotator.keyring().records().iter().map(|key| key.kid.clone()).collect();
+        Ok(json!({ "acknowledged": anchored.len(), "keys": kids }))
     }
 
     async fn note_admin(&self, action: &str, by: &Operator) -> Result<(), PowerError> {

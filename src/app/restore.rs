@@ -13,7 +13,10 @@ use crate::{
     clock::{Clock, SystemClock},
     config::Config,
     keys::{KeysError, rotator},
-    ledger::{Commit, Event, Operator, Proposal, writer::Writer},
+    ledger::{
+        Commit, Event, Operator, Proposal, anchor, note::NoteError, reader::LedgerReader,
+        writer::Writer,
+    },
     protector::file::PassphraseFile,
     secret::Secret,
     store::Store,
@@ -41,8 +44,9 @@ pub async fn restore_keys(
     let writer =
         Writer::start(store.journal, &*reader, Arc::clone(&clock), chance, 1).map_err(ledger)?;
     let commit: Arc<dyn Commit> = Arc::new(writer.clone());
-    let journal = Journal::of(Arc::clone(&commit), reader);
+    let journal = Journal::of(Arc::clone(&commit), Arc::clone(&reader));
     let restored = async {
+        agrees_with_its_anchors(config, &*reader).await?;
         let name = (config.ledger.origin.as_str(), config.environment.as_str());
         let ring = rotator::reopen(name, exported, &opener, &journal).await?;
         let event = Event::Admin { action: "restore keys".to_owned(), by };
@@ -53,4 +57,22 @@ pub async fn restore_keys(
     writer.close();
     writer.wait_until_ended().await;
     restored
+}
+
+/// A KEK is lost with its machine, and then the store comes from a backup: what it lacks may hold a withdrawal. That is for
+/// `cambio ledger fork` to acknowledge, by a broker that runs.
+async fn agrees_with_its_anchors(
+    config: &Config,
+    reader: &dyn LedgerReader,
+) -> Result<(), StartError> {
+    let Some((_, public)) = reader.log_key().map_err(ledger)? else { return Ok(()) };
+    let public = public.parse().map_err(|error: NoteError| ledger(error))?;
+    let found = anchor::check_head(reader, &books::anchors(config, &public)).await;
+    found.map_err(|forks| {
+        let forks: Vec<String> = forks.iter().map(ToString::to_string).collect();
+        ledger(format_args!(
+            "{}: the keys of a log that was set back are not put back",
+            forks.join("; ")
+        ))
+    })
 }

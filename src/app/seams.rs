@@ -25,7 +25,7 @@ use crate::{
         ending::{Ending, EndingError},
         reaper::Watch,
     },
-    ledger::{Operator, reader::LedgerReader, tile::TileName},
+    ledger::{Operator, reader::LedgerReader, tile::TileName, writer::Writer},
     mint::login::token_hash,
     secret::Secret,
     subject::{issuers::IssuerUrl, review::ReviewWatch},
@@ -34,12 +34,18 @@ use crate::{
 
 /// The published key set.
 #[derive(Debug)]
-pub struct Keys(pub Arc<Keyring>);
+pub struct Keys(pub Arc<Keyring>, pub Writer);
 
 impl Published for Keys {
     fn jwks(&self, now: Instant) -> (Bytes, Duration) {
         let published = self.0.published(now);
         (Bytes::copy_from_slice(published.document.as_bytes()), published.max_age)
+    }
+
+    /// A store that was restored holds keys that may have been withdrawn in the history that it lacks. Verifiers go on with what
+    /// they have until the fork is recorded.
+    fn withheld(&self) -> bool {
+        self.1.is_held().is_some()
     }
 
     fn algorithms(&self) -> Vec<&'static str> {

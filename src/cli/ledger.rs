@@ -115,6 +115,9 @@ pub(super) async fn run(ledger: Ledger, talk: &mut Talk) -> Result<(), Failure> 
         Ledger::Fork(Fork { why, reach }) => {
             let answer = reach.change("ledger/fork", why, json!({})).await?;
             render::answer(talk, &answer);
+            talk.say(
+                "these keys are published from now on: withdraw again what was withdrawn after the backup (`cambio keys withdraw`)",
+            );
             Ok(())
         }
     }

@@ -129,6 +129,9 @@ pub(super) async fn metadata(State(surface): State<Arc<Surface>>) -> Response {
 
 /// The JWK Set, cached for as long as the rotation schedule allows (INVARIANT(publish-before-sign)).
 pub(super) async fn jwks(State(surface): State<Arc<Surface>>, headers: HeaderMap) -> Response {
+    if surface.published.withheld() {
+        return super::no_store(StatusCode::SERVICE_UNAVAILABLE.into_response());
+    }
     let (set, max_age) = surface.published.jwks(surface.clock.now());
     cached(&headers, set, max_age, "application/jwk-set+json")
 }
@@ -139,6 +142,9 @@ pub(super) async fn bundle(
     Path(file): Path<String>,
     headers: HeaderMap,
 ) -> Response {
+    if surface.published.withheld() {
+        return super::no_store(StatusCode::SERVICE_UNAVAILABLE.into_response());
+    }
     let found = file
         .strip_suffix(".pem")
         .and_then(|target| surface.published.bundle(target, surface.clock.now()));

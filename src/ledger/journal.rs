@@ -123,6 +123,20 @@ pub struct Standing {
     pub size: u64,
     /// Blocks that hold.
     pub blocks: Vec<(BlockId, Block)>,
+    /// The end of the log was torn: what was spent in it is not known any more.
+    pub torn: Torn,
+}
+
+/// Whether the end of a log was ever torn, and what was said of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Torn {
+    /// Never.
+    #[default]
+    No,
+    /// It was found just now.
+    Now,
+    /// By the start at this instant.
+    Before(Instant),
 }
 
 /// Keeps batches.
@@ -140,6 +154,12 @@ pub trait Journal: fmt::Debug + Send {
     /// # Errors
     /// The store can't be read.
     fn standing(&mut self) -> Result<Standing, JournalError>;
+
+    /// Remembers, durably, that the end of the log was found torn by the start at this instant.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn torn(&mut self, at: Instant) -> Result<(), JournalError>;
 
     /// Opens a transaction and judges the claims of a batch at ledger time `now`: one verdict each, in order.
     ///

@@ -21,7 +21,7 @@ use crate::{
     ledger::{
         Change, Commit, CommitError, Committed, Event, Hash, InFlight, Operator, Proposal, Written,
         entry::{Draft, DraftError, Kind},
-        journal::{Journal, KeptCheckpoint},
+        journal::{Journal, KeptCheckpoint, Torn},
         reader::LedgerReader,
         writer::{
             batch::Scribe,
@@ -113,6 +113,16 @@ impl Writer {
         let standing = journal.standing()?;
         let (frontier, newest) = start::trusted_head(reader, standing.size)?;
         let fork = reader.newest_of(Kind::Forked)?.map(|entry| entry.time);
+        let torn = match standing.torn {
+            Torn::No => None,
+            Torn::Now => {
+                let now = clock.now();
+                journal.torn(now)?;
+                Some(now)
+            }
+            Torn::Before(at) => Some(at),
+        };
+        let lost = fork.max(torn);
         let mut boot = [0; 16];
         chance.fill(&mut boot)?;
         let head = Head { size: frontier.size(), root: frontier.root(), time: newest };
@@ -128,7 +138,7 @@ impl Writer {
             watched: OnceLock::new(),
         });
         let queue = Arc::new(Queue::of(queue));
-        let scribe = Scribe::new(journal, clock, frontier, newest, boot, standing.blocks, fork);
+        let scribe = Scribe::new(journal, clock, frontier, newest, boot, standing.blocks, lost);
         let (theirs, mouth) = (Arc::clone(&shared), Arc::new(Mouth(Arc::clone(&queue))));
         std::thread::Builder::new()
             .name("ledger".into())

@@ -76,13 +76,21 @@ impl Store {
         place::check(path)?;
         let lock = lock(path)?;
         // Before SQLite sees it: recovery would silently drop what follows a damaged frame.
-        wal::check(&wal_of(path))?;
+        let torn = wal::check(&wal_of(path))?;
         let mut connection = writing(path)?;
         let version = schema::version(&connection)?;
         let size = std::fs::metadata(path).map_err(failed)?.len();
         // Before anything is changed: what is damaged is left as it is, for whoever examines it.
         schema::check_integrity(&connection, version, size <= CHECKED_WHOLE)?;
         schema::upgrade(&mut connection)?;
+        if torn > 0 {
+            tracing::warn!(
+                "the last {torn} commits of the write-ahead log were torn and are dropped: entries of the last moment may be missing, \
+                 and tokens from before this start are not taken twice because they are not taken"
+            );
+            // Before the log is emptied: then nobody sees it any more.
+            schema::note_torn(&connection)?;
+        }
         // A fresh log: frames of a torn commit would otherwise stand behind the next ones and look like damage.
         schema::empty_wal(&connection)?;
         Self::assemble(path, connection, lock)

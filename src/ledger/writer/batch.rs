@@ -62,9 +62,9 @@ impl Scribe {
         newest: Instant,
         boot: [u8; 16],
         blocks: Vec<(BlockId, Block)>,
-        fork: Option<Instant>,
+        lost: Option<Instant>,
     ) -> Self {
-        let fence = fork.map(fence_of);
+        let fence = lost.map(fence_of);
         Self {
             fence,
             journal,
@@ -169,8 +169,8 @@ impl Scribe {
         if over || !self.is_after_fork(proposal) { Fate::Spent } else { Fate::Stands }
     }
 
-    /// INVARIANT(replay-window): spends between a backup and its restoration are lost with it, so a token that may only be used
-    /// once must be younger than the newest fork (threat K07).
+    /// INVARIANT(replay-window): spends between a backup and its restoration are lost with it, and so are those of a torn end, so a
+    /// token that may only be used once must be younger than the newest of both (threats K07, A06).
     fn is_after_fork(&self, proposal: &Proposal) -> bool {
         let Some(fence) = self.fence else { return true };
         let claims = proposal.facts.as_ref().map(|facts| &facts.claims);
@@ -204,7 +204,10 @@ impl Scribe {
         // A wall clock within the tolerance behind us still accepts such a token: forget it only after that, too.
         batch.forget_before = Some(time.minus(CLOCK_TOLERANCE));
         self.journal.commit(batch).map_err(|error| error.to_string())?;
-        self.unflushed = flush == Flush::WithNext;
+        // A transaction that wrote nothing flushed nothing either.
+        if !(batch.rows.is_empty() && batch.checkpoints.is_empty()) {
+            self.unflushed = flush == Flush::WithNext;
+        }
         self.frontier = frontier;
         self.counter = counter;
         if !batch.rows.is_empty() {

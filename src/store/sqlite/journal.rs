@@ -9,10 +9,14 @@ use crate::{
     id::{ExchangeId, LeaseId},
     ledger::{
         Change, Hash, IntentState, LeaseState, Spend,
-        journal::{Batch, Claim, Flush, Journal, JournalError, Row, Standing, Verdict},
+        journal::{Batch, Claim, Flush, Journal, JournalError, Row, Standing, Torn, Verdict},
         tree::sha256,
     },
-    store::sqlite::{intents, leases, read, room::Room},
+    store::sqlite::{
+        intents, leases, read,
+        room::Room,
+        schema::{self, TORN},
+    },
 };
 
 /// From this size on the WAL is moved into the database, after the answers are out.
@@ -97,7 +101,23 @@ impl Journal for SqliteJournal {
         Ok(Standing {
             size: read::size(&self.connection)?,
             blocks: read::blocks(&self.connection)?,
+            torn: match schema::meta(&self.connection, TORN)? {
+                None => Torn::No,
+                Some(at) => {
+                    at.parse().map_or(Torn::Now, |at| Torn::Before(Instant::from_milliseconds(at)))
+                }
+            },
         })
+    }
+
+    fn torn(&mut self, at: Instant) -> Result<(), JournalError> {
+        let at = at.milliseconds().to_string();
+        let written = self
+            .connection
+            .execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)", params![TORN, at])
+            .map(|_| ())
+            .map_err(JournalError::from);
+        self.done(written)
     }
 
     fn claim(

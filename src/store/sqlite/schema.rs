@@ -212,3 +212,12 @@ pub(super) fn meta(connection: &Connection, name: &str) -> rusqlite::Result<Opti
 fn pragma(connection: &Connection, name: &str) -> Result<i64, StoreError> {
     connection.pragma_query_value(None, name, |row| row.get(0)).map_err(|error| damaged(&error))
 }
+
+/// In `meta`: when the end of the log was found torn, in milliseconds since 1970; empty until a writer has said when.
+pub(super) const TORN: &str = "torn";
+
+/// Remembers that the end of the log was torn, for the writer that starts next.
+pub(super) fn note_torn(connection: &Connection) -> Result<(), StoreError> {
+    let note = "INSERT OR REPLACE INTO meta (name, value) VALUES (?1, '')";
+    connection.execute(note, [TORN]).map_err(failed).map(|_| ())
+}

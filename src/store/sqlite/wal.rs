@@ -2,8 +2,9 @@
 //!
 //! SQLite's recovery ends at the first frame whose checksum is wrong and drops the rest without a word. That is right for
 //! the torn end of commits that nobody got a receipt of, and wrong for damage in the middle. One writer leaves at most one
-//! commit to the flush of the next, so at most *two* commits may stand from the first bad frame on; three mean that an acknowledged
-//! one is lost. Format: <https://www.sqlite.org/fileformat2.html#walformat>.
+//! commit to the flush of the next, so at most *two* commits may stand from the first bad frame on; three mean damage. One or two can
+//! be damage as well, and nobody can tell: so they are cut, and said, and no token that may be used once and is from before is
+//! taken any more. Format: <https://www.sqlite.org/fileformat2.html#walformat>.
 
 use std::{
     fs::File,
@@ -19,16 +20,16 @@ const FRAME_HEADER: usize = 24;
 /// The most commits that a power cut can tear: one that waits for its flush, and the one that would have flushed it.
 const TORN: u64 = 2;
 
-/// Refuses a write-ahead log with damage before its last commit.
-pub(super) fn check(path: &Path) -> Result<(), StoreError> {
+/// Refuses a write-ahead log with damage before its last commits. Else, how many of these SQLite will drop.
+pub(super) fn check(path: &Path) -> Result<u64, StoreError> {
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(failed(error)),
     };
     let lost = commits_after_damage(BufReader::with_capacity(1 << 20, file)).map_err(failed)?;
     if lost <= TORN {
-        return Ok(());
+        return Ok(lost);
     }
     Err(StoreError::Damaged(format!(
         "{lost} commits follow a damaged frame of the write-ahead log"

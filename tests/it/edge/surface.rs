@@ -74,6 +74,10 @@ impl Published for FakeRest {
         (Bytes::from_static(b"{\"keys\":[]}"), Duration::from_secs(600))
     }
 
+    fn withheld(&self) -> bool {
+        false
+    }
+
     fn algorithms(&self) -> Vec<&'static str> {
         vec!["ES256"]
     }

@@ -51,6 +51,8 @@ async fn k07_a_restored_older_store_issues_nothing_until_the_fork_is_recorded() 
     assert!(held.starts_with("not ok: "), "{held}");
     assert_eq!(serving.operations("/readyz").await.status, 503);
     assert_eq!(serving.operations("/livez").await.status, 200);
+    // Which of its keys were withdrawn in the history that it lacks, nobody knows.
+    assert_eq!(serving.public("/jwks").await.status, 503);
     let before = serving.lines().len();
     for token in [spent.clone(), serving.job().sign(), gitlab(&serving)] {
         let answer = serving.exchange(&token).await;
@@ -62,8 +64,12 @@ async fn k07_a_restored_older_store_issues_nothing_until_the_fork_is_recorded() 
         "nothing is written beside a history that may be the true one"
     );
 
-    serving.power(Power::Fork).await.unwrap();
+    let forked = serving.power(Power::Fork).await.unwrap();
     assert!(serving.check("ledger").starts_with("ok: "));
+    let published = serving.public("/jwks").await.json();
+    for key in published["keys"].as_array().unwrap() {
+        assert!(forked["keys"].as_array().unwrap().contains(&key["kid"]), "{forked}");
+    }
     let lines = serving.lines();
     let fork = lines.iter().find(|line| line.kind == Kind::Forked).unwrap();
     assert_eq!(fork.event["reason"], "drill");

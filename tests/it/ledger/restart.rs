@@ -123,6 +123,32 @@ async fn a06_a_torn_unacknowledged_tail_is_cut_and_damage_before_it_refuses_the_
     }
 }
 
+/// What the torn end of a log held is lost, with what was spent in it: whoever shows such a token again is not told that it is new.
+#[tokio::test]
+async fn a06_after_a_torn_end_no_token_from_before_is_taken_that_may_be_used_once() {
+    let log = Log::create();
+    log.grants(0, 3).await;
+    let path = log.path.parent().unwrap().join("torn.db");
+    fs::copy(&log.path, &path).unwrap();
+    let mut bytes = fs::read(wal(&log.path)).unwrap();
+    // The last commit's last frame; it was flushed, but nobody can tell.
+    let place = bytes.len() - 2_000;
+    bytes[place] ^= 0x10;
+    fs::write(wal(&path), bytes).unwrap();
+    for restart in 0..2 {
+        let log = Log::open(&path);
+        assert_eq!(log.reader.size().unwrap(), 2 + restart * 2, "the third is gone");
+        let again = log.writer.commit(grant(2)).await;
+        assert!(matches!(again, Ok(cambio::ledger::Committed::AlreadySpent(_))), "{again:?}");
+        let mut fresh = grant(10 + restart);
+        let facts = fresh.facts.as_mut().unwrap();
+        let issued = NOW.plus(cambio::subject::MAXIMUM_LEEWAY).seconds() + 1;
+        Arc::make_mut(&mut facts.claims).insert("iat".to_owned(), issued.into());
+        durable(log.writer.commit(fresh).await);
+        log.close().await;
+    }
+}
+
 fn wal(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push("-wal");

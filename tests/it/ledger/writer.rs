@@ -46,6 +46,10 @@ impl Journal for Failing {
         self.inner.standing()
     }
 
+    fn torn(&mut self, at: cambio::clock::Instant) -> Result<(), JournalError> {
+        self.inner.torn(at)
+    }
+
     fn claim(
         &mut self,
         claims: &[Claim<'_>],
@@ -244,6 +248,9 @@ async fn a_full_queue_refuses_and_does_not_block() {
         fn standing(&mut self) -> Result<Standing, JournalError> {
             self.0.standing()
         }
+        fn torn(&mut self, at: cambio::clock::Instant) -> Result<(), JournalError> {
+            self.0.torn(at)
+        }
         fn claim(
             &mut self,
             claims: &[Claim<'_>],
@@ -300,6 +307,9 @@ struct Noting(Box<dyn Journal>, Arc<Mutex<Vec<&'static str>>>);
 impl Journal for Noting {
     fn standing(&mut self) -> Result<Standing, JournalError> {
         self.0.standing()
+    }
+    fn torn(&mut self, at: cambio::clock::Instant) -> Result<(), JournalError> {
+        self.0.torn(at)
     }
     fn claim(
         &mut self,

@@ -192,7 +192,7 @@ impl Broker {
         let ending = Arc::new(Ending::of((Arc::clone(&books.reader), ledger), reaper));
         let surface = Surface {
             exchanges: Arc::clone(&exchange) as Arc<dyn edge::Exchanges>,
-            published: Arc::new(seams::Keys(Arc::clone(&means.keyring))),
+            published: Arc::new(seams::Keys(Arc::clone(&means.keyring), books.writer.clone())),
             log: Arc::new(seams::PublicLog(Arc::clone(&books.reader))),
             introspect: Arc::new(seams::OwnTokens::of(
                 config.issuer.clone(),
