@@ -1,6 +1,7 @@
 //! How fast an exchange is, against a bare path that is measured in the same run.
 //!
 //! `cargo bench --bench hot_path -- [--quick] [--json] [--pinned] [--rounds N] [--seconds N] [--rules N] [--issuers N]`
+//! `cargo bench --bench hot_path -- --count [--connections N]`
 //!
 //! Each server runs in a process of its own (this binary, started again with a role); this process only makes load, in turn
 //! against the one and the other, so that a machine that gets slower meanwhile slows both. `docs/performance.md` says how to
@@ -22,6 +23,7 @@
 )]
 
 mod bare;
+mod count;
 #[expect(dead_code, reason = "the smaller key is for `parts`")]
 mod fixture;
 mod load;
@@ -33,7 +35,7 @@ use serde_json::json;
 
 use crate::{
     fixture::Issuer,
-    server::{Role, Server},
+    server::{Launch, Role, Server},
 };
 
 /// How much is measured.
@@ -41,6 +43,8 @@ struct Plan {
     quick: bool,
     json: bool,
     pinned: bool,
+    /// Instructions instead of time.
+    count: bool,
     rounds: usize,
     during: Duration,
     connections: Vec<usize>,
@@ -64,6 +68,7 @@ impl Plan {
             quick,
             json: has("--json"),
             pinned: has("--pinned"),
+            count: has("--count"),
             rounds: number("--rounds", if quick { 1.0 } else { 5.0 }) as usize,
             during: Duration::from_secs_f64(seconds),
             connections: if only == 0 { all } else { vec![only] },
@@ -97,21 +102,26 @@ fn main() {
     server::create(folder.path());
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let failed = runtime.expect("a runtime").block_on(measure(&plan, folder.path(), &issuer));
+    let failed = runtime.expect("a runtime").block_on(async {
+        if plan.count {
+            return count::measure(&plan, folder.path(), &issuer).await;
+        }
+        measure(&plan, folder.path(), &issuer).await
+    });
     if failed > 0 {
         std::process::exit(1);
     }
 }
 
 async fn measure(plan: &Plan, folder: &Path, issuer: &Issuer) -> usize {
+    let launch = if plan.pinned { Launch::Pinned } else { Launch::Free };
     let mut ready: Vec<f64> = Vec::new();
     for _ in 0..if plan.quick { 1 } else { 5 } {
-        let server = Server::start(Role::Broker, folder, plan.pinned);
+        let server = Server::start(Role::Broker, folder, launch);
         ready.push(server.ready.as_secs_f64() * 1_000.0);
         server.stop();
     }
-    let mut servers =
-        [Role::Bare, Role::Broker].map(|role| Server::start(role, folder, plan.pinned));
+    let mut servers = [Role::Bare, Role::Broker].map(|role| Server::start(role, folder, launch));
     if plan.pinned {
         server::pin(std::process::id(), 1);
     }
