@@ -391,7 +391,11 @@ async fn guard<B>(mut response: Response<B>) -> Response<B> {
 
 /// `value` as a JSON response.
 fn json(status: StatusCode, value: &Value) -> Response {
-    let body = value.to_string();
+    json_text(status, value.to_string())
+}
+
+/// `body`, which is JSON already, as a response.
+fn json_text(status: StatusCode, body: String) -> Response {
     (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body)
         .into_response()
 }
