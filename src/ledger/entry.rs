@@ -14,7 +14,10 @@ use crate::{
     grant::RuleId,
     id::ExchangeId,
     ledger::{
-        Event, Granted, Hash, Operator, Refused, facts::Facts, reader::StoredFacts, tree::sha256,
+        Event, Granted, Hash, Operator, Refused,
+        facts::Facts,
+        reader::StoredFacts,
+        tree::{sha256, sha256_of},
     },
 };
 
@@ -206,10 +209,7 @@ impl Draft {
 /// The commitment to facts: SHA-256(salt ‖ facts). Salted, so that erased facts can't be guessed from it.
 #[must_use]
 pub fn commitment(facts: &StoredFacts) -> Hash {
-    let mut bytes = Vec::with_capacity(facts.salt.len().saturating_add(facts.json.len()));
-    bytes.extend_from_slice(&facts.salt);
-    bytes.extend_from_slice(&facts.json);
-    sha256(&bytes)
+    sha256_of(&[&facts.salt, &facts.json])
 }
 
 fn seal(facts: &Facts, chance: &dyn Chance) -> Result<StoredFacts, DraftError> {
