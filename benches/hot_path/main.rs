@@ -43,8 +43,6 @@ struct Plan {
     quick: bool,
     json: bool,
     pinned: bool,
-    /// Instructions instead of time.
-    count: bool,
     rounds: usize,
     during: Duration,
     connections: Vec<usize>,
@@ -62,13 +60,16 @@ impl Plan {
         };
         let quick = has("--quick");
         let seconds = number("--seconds", if quick { 0.4 } else { 2.0 });
-        let all = if quick { vec![1, 16] } else { vec![1, 8, 64, 256] };
+        let all = match (has("--count"), quick) {
+            (true, _) => vec![64],
+            (false, true) => vec![1, 16],
+            (false, false) => vec![1, 8, 64, 256],
+        };
         let only = number("--connections", 0.0) as usize;
         Self {
             quick,
             json: has("--json"),
             pinned: has("--pinned"),
-            count: has("--count"),
             rounds: number("--rounds", if quick { 1.0 } else { 5.0 }) as usize,
             during: Duration::from_secs_f64(seconds),
             connections: if only == 0 { all } else { vec![only] },
@@ -103,7 +104,7 @@ fn main() {
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let failed = runtime.expect("a runtime").block_on(async {
-        if plan.count {
+        if arguments.iter().any(|argument| argument == "--count") {
             return count::measure(&plan, folder.path(), &issuer).await;
         }
         measure(&plan, folder.path(), &issuer).await
