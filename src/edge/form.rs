@@ -214,6 +214,7 @@ mod tests {
     use super::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
         fn a_form_is_read_as_the_library_reads_it(text in "([a-c]|[&=]|%[2346][0-9a-fA-F]|[+%;é\u{fffd}]){0,32}") {
             let theirs: Vec<_> = form_urlencoded::parse(text.as_bytes()).collect();
