@@ -326,14 +326,13 @@ pub fn router(surface: Surface) -> Router {
                 get(discovery::metadata),
             );
     }
-    router
-        .fallback(nothing_here)
-        .layer(middleware::from_fn_with_state((admission, metrics), admit))
-        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
-            panicked(Front::TokenExchange)
-        }))
-        .layer(middleware::map_response(guard))
-        .with_state(Arc::new(surface))
+    // From the outside in, and as one: the router boxes each layer that it is given, and clones the boxes for each request.
+    let layers = (
+        middleware::map_response(guard),
+        CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| panicked(Front::TokenExchange)),
+        middleware::from_fn_with_state((admission, metrics), admit),
+    );
+    router.fallback(nothing_here).layer(layers).with_state(Arc::new(surface))
 }
 
 /// The AWS front, whose panics are told in its own language, too.
@@ -382,7 +381,7 @@ fn front_of(request: &Request) -> Front {
 const AWS: &str = "/aws";
 
 /// No answer of ours is a page: nothing may run in it, frame it or sniff it (threat H13). There is no CORS header either.
-async fn guard(mut response: Response) -> Response {
+async fn guard<B>(mut response: Response<B>) -> Response<B> {
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(
@@ -395,7 +394,11 @@ async fn guard(mut response: Response) -> Response {
 
 /// `value` as a JSON response.
 fn json(status: StatusCode, value: &Value) -> Response {
-    let body = value.to_string();
+    json_text(status, value.to_string())
+}
+
+/// `body`, which is JSON already, as a response.
+fn json_text(status: StatusCode, body: String) -> Response {
     (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body)
         .into_response()
 }

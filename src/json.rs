@@ -142,6 +142,12 @@ pub const fn kind(value: &Value) -> &'static str {
     }
 }
 
+/// Whether there is nothing in `text` but what ASCII can print: most of what comes from outside, and told without decoding it or
+/// stopping at a byte, so that many are compared at once. What isn't plain may still be harmless.
+pub(crate) fn is_plain(text: &str) -> bool {
+    text.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~'))
+}
+
 /// The beginning of what a stranger wrote, escaped: for an operator's eyes, and too short to flood a log.
 pub(crate) fn excerpt(text: &str) -> String {
     excerpt_of(text, 64)
@@ -361,6 +367,15 @@ mod tests {
             parse_object(b"{\"a\":\"\xff\"}", &Limits::CLAIMS),
             Err(JsonError::NotUtf8 { at: 6 })
         );
+    }
+
+    #[test]
+    fn plain_is_what_ascii_prints() {
+        for code in 0..=0x100_u32 {
+            let text: String = ['a', char::from_u32(code).unwrap_or_default()].iter().collect();
+            assert_eq!(is_plain(&text), (0x20..0x7f).contains(&code), "{text:?}");
+        }
+        assert!(is_plain(""));
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl Profile {
     /// `<issuer name>:<stable id>`: the `sub` of what we issue (design section 6).
     #[must_use]
     pub fn our_subject(&self) -> String {
-        format!("{}:{}", self.issuer, self.stable_id)
+        [self.issuer.as_str(), ":", &self.stable_id].concat()
     }
 
     /// The token's own `sub`.

@@ -39,10 +39,26 @@ pub async fn run(
     during: Duration,
 ) -> Seen {
     let end = Instant::now() + during;
+    let mut seen = many(address, request, connections, move |_| Instant::now() < end).await;
+    seen.per_second = seen.latencies.len() as f64 / during.as_secs_f64();
+    seen
+}
+
+/// Sends `request` exactly `each` times over each of `connections`.
+pub async fn times(address: SocketAddr, request: &[u8], connections: usize, each: usize) -> Seen {
+    many(address, request, connections, move |sent| sent < each).await
+}
+
+async fn many(
+    address: SocketAddr,
+    request: &[u8],
+    connections: usize,
+    more: impl Fn(usize) -> bool + Clone + Send + 'static,
+) -> Seen {
     let mut tasks = Vec::new();
     for _ in 0..connections {
-        let request = request.to_vec();
-        tasks.push(tokio::spawn(async move { one(address, &request, end).await }));
+        let (request, more) = (request.to_vec(), more.clone());
+        tasks.push(tokio::spawn(async move { one(address, &request, more).await }));
     }
     let (mut latencies, mut refused) = (Vec::new(), 0);
     for task in tasks {
@@ -51,15 +67,19 @@ pub async fn run(
         refused += bad;
     }
     latencies.sort_unstable();
-    Seen { per_second: latencies.len() as f64 / during.as_secs_f64(), latencies, refused }
+    Seen { per_second: f64::NAN, latencies, refused }
 }
 
-async fn one(address: SocketAddr, request: &[u8], end: Instant) -> (Vec<u32>, usize) {
+async fn one(
+    address: SocketAddr,
+    request: &[u8],
+    more: impl Fn(usize) -> bool,
+) -> (Vec<u32>, usize) {
     let mut stream = TcpStream::connect(address).await.expect("connect");
     stream.set_nodelay(true).expect("nodelay");
     let (mut latencies, mut refused) = (Vec::with_capacity(1 << 14), 0);
     let mut buffer = vec![0_u8; 16 * 1024];
-    while Instant::now() < end {
+    while more(latencies.len() + refused) {
         let began = Instant::now();
         stream.write_all(request).await.expect("write");
         let mut filled = 0;

@@ -1,6 +1,7 @@
 //! How fast an exchange is, against a bare path that is measured in the same run.
 //!
 //! `cargo bench --bench hot_path -- [--quick] [--json] [--pinned] [--rounds N] [--seconds N] [--rules N] [--issuers N]`
+//! `cargo bench --bench hot_path -- --count [--connections N]`
 //!
 //! Each server runs in a process of its own (this binary, started again with a role); this process only makes load, in turn
 //! against the one and the other, so that a machine that gets slower meanwhile slows both. `docs/performance.md` says how to
@@ -22,6 +23,7 @@
 )]
 
 mod bare;
+mod count;
 #[expect(dead_code, reason = "the smaller key is for `parts`")]
 mod fixture;
 mod load;
@@ -33,7 +35,7 @@ use serde_json::json;
 
 use crate::{
     fixture::Issuer,
-    server::{Role, Server},
+    server::{Launch, Role, Server},
 };
 
 /// How much is measured.
@@ -58,7 +60,11 @@ impl Plan {
         };
         let quick = has("--quick");
         let seconds = number("--seconds", if quick { 0.4 } else { 2.0 });
-        let all = if quick { vec![1, 16] } else { vec![1, 8, 64, 256] };
+        let all = match (has("--count"), quick) {
+            (true, _) => vec![64],
+            (false, true) => vec![1, 16],
+            (false, false) => vec![1, 8, 64, 256],
+        };
         let only = number("--connections", 0.0) as usize;
         Self {
             quick,
@@ -97,21 +103,26 @@ fn main() {
     server::create(folder.path());
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let failed = runtime.expect("a runtime").block_on(measure(&plan, folder.path(), &issuer));
+    let failed = runtime.expect("a runtime").block_on(async {
+        if arguments.iter().any(|argument| argument == "--count") {
+            return count::measure(&plan, folder.path(), &issuer).await;
+        }
+        measure(&plan, folder.path(), &issuer).await
+    });
     if failed > 0 {
         std::process::exit(1);
     }
 }
 
 async fn measure(plan: &Plan, folder: &Path, issuer: &Issuer) -> usize {
+    let launch = if plan.pinned { Launch::Pinned } else { Launch::Free };
     let mut ready: Vec<f64> = Vec::new();
     for _ in 0..if plan.quick { 1 } else { 5 } {
-        let server = Server::start(Role::Broker, folder, plan.pinned);
+        let server = Server::start(Role::Broker, folder, launch);
         ready.push(server.ready.as_secs_f64() * 1_000.0);
         server.stop();
     }
-    let mut servers =
-        [Role::Bare, Role::Broker].map(|role| Server::start(role, folder, plan.pinned));
+    let mut servers = [Role::Bare, Role::Broker].map(|role| Server::start(role, folder, launch));
     if plan.pinned {
         server::pin(std::process::id(), 1);
     }

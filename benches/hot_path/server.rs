@@ -40,6 +40,17 @@ impl Role {
     }
 }
 
+/// How a server is started.
+#[derive(Clone, Copy, Debug)]
+pub enum Launch<'a> {
+    /// As it is.
+    Free,
+    /// On processor 0.
+    Pinned,
+    /// Under `valgrind`, which writes to this file how many instructions it took.
+    Counted(&'a Path),
+}
+
 /// Serves until standard input ends. Says on standard output where.
 pub fn serve(role: Role, folder: &Path) {
     let runtime =
@@ -86,7 +97,7 @@ async fn input_ended() {
 
 /// Makes the store in `folder`.
 pub fn create(folder: &Path) {
-    let made = command(Role::Create, folder, false).status().expect("start");
+    let made = command(Role::Create, folder, Launch::Free).status().expect("start");
     assert!(made.success(), "the store was not made");
 }
 
@@ -102,9 +113,9 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn start(role: Role, folder: &Path, pinned: bool) -> Self {
+    pub fn start(role: Role, folder: &Path, launch: Launch<'_>) -> Self {
         let begun = Instant::now();
-        let mut child = command(role, folder, pinned)
+        let mut child = command(role, folder, launch)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -150,14 +161,23 @@ impl Server {
     }
 }
 
-fn command(role: Role, folder: &Path, pinned: bool) -> Command {
+fn command(role: Role, folder: &Path, launch: Launch<'_>) -> Command {
     let this = std::env::current_exe().expect("this program");
-    let mut command = if pinned {
-        let mut command = Command::new("taskset");
-        command.args(["-c", "0"]).arg(this);
-        command
-    } else {
-        Command::new(this)
+    let mut command = match launch {
+        Launch::Free => Command::new(this),
+        Launch::Pinned => {
+            let mut command = Command::new("taskset");
+            command.args(["-c", "0"]).arg(this);
+            command
+        }
+        Launch::Counted(file) => {
+            let mut command = Command::new("valgrind");
+            command
+                .args(["--quiet", "--tool=callgrind"])
+                .arg(format!("--callgrind-out-file={}", file.display()))
+                .arg(this);
+            command
+        }
     };
     command.arg(role.name()).arg(folder);
     command

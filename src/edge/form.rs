@@ -1,6 +1,6 @@
 //! A bounded body, and the strict reading of a form: one parser, no second opinion about which duplicate counts.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -8,7 +8,10 @@ use axum::{
 };
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
-use crate::refusal::{Refusal, Unfit};
+use crate::{
+    json::is_plain,
+    refusal::{Refusal, Unfit},
+};
 
 /// The most that a body may have, in bytes (threat H03).
 pub const MOST_BYTES: usize = 64 * 1024;
@@ -74,7 +77,7 @@ impl Form {
             return Err(refuse("the form has a broken percent escape"));
         }
         let mut seen: Vec<(String, String)> = Vec::new();
-        for (name, value) in form_urlencoded::parse(body) {
+        for (name, value) in pairs(text) {
             // The decoder writes U+FFFD where the escaped bytes are not UTF-8.
             if [&name, &value].iter().any(|part| !part.is_ascii() && part.contains('\u{fffd}')) {
                 return Err(refuse("the form is not UTF-8"));
@@ -177,14 +180,22 @@ pub(super) async fn read_body(
     }
 }
 
-/// Byte by byte where there is nothing but ASCII: a token is all of that, and two kilobytes long. Those of `but` are none: the
-/// ends of lines in PEM; and the white space of a policy of several lines, or of a token file with its last newline.
+/// Those of `but` are none: the ends of lines in PEM; and the white space of a policy of several lines, or of a token file with its
+/// last newline.
 fn holds_control(text: &str, but: &str) -> bool {
-    let refused = |c: char| c.is_control() && !but.contains(c);
-    if text.is_ascii() {
-        return text.bytes().any(|byte| byte.is_ascii_control() && refused(char::from(byte)));
-    }
-    text.chars().any(refused)
+    !is_plain(text) && text.chars().any(|c| c.is_control() && !but.contains(c))
+}
+
+/// The pairs of a form, as `form_urlencoded` (URL Standard, section 5.1) reads them. It decodes byte by byte, which two kilobytes of
+/// token need not: a pair without an escape says what it stands for.
+fn pairs(text: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    text.split('&').filter(|pair| !pair.is_empty()).filter_map(|pair| {
+        if pair.contains('%') || pair.contains('+') {
+            return form_urlencoded::parse(pair.as_bytes()).next();
+        }
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        Some((name.into(), value.into()))
+    })
 }
 
 fn escapes_are_whole(text: &str) -> bool {
@@ -194,4 +205,30 @@ fn escapes_are_whole(text: &str) -> bool {
             .iter()
             .all(|digit| digit.is_some_and(|byte| byte.is_ascii_hexdigit()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn a_form_is_read_as_the_library_reads_it(text in "([a-c]|[&=]|%[2346][0-9a-fA-F]|[+%;é\u{fffd}]){0,32}") {
+            let theirs: Vec<_> = form_urlencoded::parse(text.as_bytes()).collect();
+            prop_assert_eq!(pairs(&text).collect::<Vec<_>>(), theirs);
+        }
+    }
+
+    #[test]
+    fn control_characters_are_found_in_ascii_and_beyond_but_for_those_allowed() {
+        for text in ["a\0", "\u{1f}", "a\u{7f}b", "é\u{85}", "\n"] {
+            assert!(holds_control(text, ""), "{text:?}");
+        }
+        for text in ["", " ~", "é", "a\nb"] {
+            assert!(!holds_control(text, "\n"), "{text:?}");
+        }
+    }
 }

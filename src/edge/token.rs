@@ -8,7 +8,8 @@ use axum::{
     response::Response,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use url::Url;
 
 use super::{
@@ -306,53 +307,87 @@ fn lifetime(form: &Form) -> Result<Option<Duration>, Refusal> {
 
 fn granted(issued: &Issued, id: ExchangeId, left: Duration) -> Response {
     let place = (issued.receipt.index(), issued.receipt.leaf());
-    match body(&issued.credential, place, id, left) {
-        Some(body) => {
-            let mut response = super::no_store(super::json(StatusCode::OK, &body));
-            if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
-                response.headers_mut().insert(super::EXCHANGE_ID, value);
+    let body = body(&issued.credential, place, id, left);
+    match body.map(|body| (serde_json::to_string(&body), HeaderValue::try_from(body.exchange_id))) {
+        Some((Ok(text), name)) => {
+            let mut response = super::no_store(super::json_text(StatusCode::OK, text));
+            if let Ok(name) = name {
+                response.headers_mut().insert(super::EXCHANGE_ID, name);
             }
             response
         }
-        None => answer::respond(&Refusal::Internal("no text".to_owned()), Front::TokenExchange, id),
+        Some((Err(_), _)) | None => {
+            answer::respond(&Refusal::Internal("no text".to_owned()), Front::TokenExchange, id)
+        }
     }
 }
 
-/// RFC 8693 section 2.2.1, and beside it the exchange's name and its receipt. `None`: the credential is no text.
+/// RFC 8693 section 2.2.1, and beside it the exchange's name and its receipt.
+#[derive(Serialize)]
+struct Body<'a> {
+    access_token: &'a str,
+    issued_token_type: &'a str,
+    token_type: &'a str,
+    /// INVARIANT(honest-expiry): the true seconds that are left, rounded down.
+    expires_in: u64,
+    exchange_id: String,
+    ledger: Place,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    scope: String,
+    /// RFC 8693 section 2.2.1 makes `access_token` a string. One of our own types is JSON in it; beside it the same stands as
+    /// an object, for those who read with `jq`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease: Option<Held<'a>>,
+}
+
+/// Where the entry stands.
+#[derive(Serialize)]
+struct Place {
+    index: u64,
+    leaf: String,
+}
+
+/// The lease, and what its holder ends it with.
+#[derive(Serialize)]
+struct Held<'a> {
+    id: String,
+    token: &'a str,
+}
+
+/// `None`: the credential is no text.
 fn body(
     credential: &Credential,
     (index, leaf): (u64, Hash),
     id: ExchangeId,
     left: Duration,
-) -> Option<Value> {
-    let mut body = json!({
-        "access_token": credential.value.reveal_text()?,
-        "issued_token_type": credential.issued_token_type,
-        "token_type": credential.token_type,
-        // INVARIANT(honest-expiry): the true seconds that are left, rounded down.
-        "expires_in": left.as_secs(),
-        "exchange_id": id.to_string(),
-        "ledger": { "index": index, "leaf": STANDARD.encode(leaf) },
-    });
-    let members = body.as_object_mut()?;
-    if !credential.scope.is_empty() {
-        members.insert("scope".to_owned(), credential.scope.join(" ").into());
-    }
-    // RFC 8693 section 2.2.1 makes `access_token` a string. One of our own types is JSON in it; beside it the same stands as
-    // an object, for those who read with `jq`.
-    if credential.issued_token_type.starts_with(OUR_TYPES) {
-        let parsed = serde_json::from_str(credential.value.reveal_text()?).ok()?;
-        members.insert("credential".to_owned(), parsed);
-    }
-    if let Some(lease) = &credential.lease {
-        let token = lease.token.reveal_text()?;
-        members.insert("lease".to_owned(), json!({ "id": lease.id.to_string(), "token": token }));
-    }
-    Some(body)
+) -> Option<Body<'_>> {
+    let access_token = credential.value.reveal_text()?;
+    let is_ours = credential.issued_token_type.starts_with(OUR_TYPES);
+    let credential_again =
+        if is_ours { Some(serde_json::from_str(access_token).ok()?) } else { None };
+    let lease = match &credential.lease {
+        Some(lease) => Some(Held { id: lease.id.to_string(), token: lease.token.reveal_text()? }),
+        None => None,
+    };
+    Some(Body {
+        access_token,
+        issued_token_type: credential.issued_token_type,
+        token_type: credential.token_type,
+        expires_in: left.as_secs(),
+        exchange_id: id.to_string(),
+        ledger: Place { index, leaf: STANDARD.encode(leaf) },
+        scope: credential.scope.join(" "),
+        credential: credential_again,
+        lease,
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::{clock::Instant, secret::Secret};
 
@@ -370,7 +405,7 @@ mod tests {
         let id = ExchangeId::from_bytes([7; 16]);
         let body = body(&credential, (41, [1; 32]), id, credential.expires_at.since(now));
         assert_eq!(
-            body,
+            body.and_then(|body| serde_json::to_value(body).ok()),
             Some(json!({
                 "access_token": "a.b.c",
                 "issued_token_type": "urn:ietf:params:oauth:token-type:jwt",

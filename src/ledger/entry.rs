@@ -14,7 +14,10 @@ use crate::{
     grant::RuleId,
     id::ExchangeId,
     ledger::{
-        Event, Granted, Hash, Operator, Refused, facts::Facts, reader::StoredFacts, tree::sha256,
+        Event, Granted, Hash, Operator, Refused,
+        facts::Facts,
+        reader::StoredFacts,
+        tree::{sha256, sha256_of},
     },
 };
 
@@ -206,10 +209,7 @@ impl Draft {
 /// The commitment to facts: SHA-256(salt ‖ facts). Salted, so that erased facts can't be guessed from it.
 #[must_use]
 pub fn commitment(facts: &StoredFacts) -> Hash {
-    let mut bytes = Vec::with_capacity(facts.salt.len().saturating_add(facts.json.len()));
-    bytes.extend_from_slice(&facts.salt);
-    bytes.extend_from_slice(&facts.json);
-    sha256(&bytes)
+    sha256_of(&[&facts.salt, &facts.json])
 }
 
 fn seal(facts: &Facts, chance: &dyn Chance) -> Result<StoredFacts, DraftError> {
@@ -407,5 +407,7 @@ fn bounded_list(rules: &[RuleId]) -> Vec<Cow<'_, str>> {
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or_default();
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).collect()
+    let mut text = String::with_capacity(bytes.len().saturating_mul(2));
+    text.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]));
+    text
 }

@@ -26,20 +26,13 @@ pub trait Nodes {
 /// The hash of a leaf: `SHA-256(0x00 ‖ leaf)`. The prefix keeps a leaf from passing for a node.
 #[must_use]
 pub fn leaf_hash(leaf: &[u8]) -> Hash {
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(&[0x00]);
-    context.update(leaf);
-    hash_of(&context.finish())
+    sha256_of(&[&[0x00], leaf])
 }
 
 /// The hash of an inner node: `SHA-256(0x01 ‖ left ‖ right)`.
 #[must_use]
 pub fn node_hash(left: &Hash, right: &Hash) -> Hash {
-    let mut context = digest::Context::new(&digest::SHA256);
-    context.update(&[0x01]);
-    context.update(left);
-    context.update(right);
-    hash_of(&context.finish())
+    sha256_of(&[&[0x01], left, right])
 }
 
 /// The root of a tree without leaves: SHA-256 of nothing.
@@ -52,6 +45,16 @@ pub fn empty_root() -> Hash {
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> Hash {
     hash_of(&digest::digest(&digest::SHA256, bytes))
+}
+
+/// SHA-256 of all `parts` after each other.
+#[must_use]
+pub fn sha256_of(parts: &[&[u8]]) -> Hash {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(part);
+    }
+    hash_of(&context.finish())
 }
 
 fn hash_of(digest: &digest::Digest) -> Hash {

@@ -93,7 +93,11 @@ enum Until {
     Written,
 }
 
-type Answer = oneshot::Sender<Result<Committed, CommitError>>;
+/// The outcome, and what the proposal was made of: that is freed by whoever asked. Some seventy texts are the claims alone, and
+/// memory that one thread frees for another is neither cheap to free nor cheap to get again (docs/performance.md).
+type Told = (Result<Committed, CommitError>, Option<(Draft, Box<Proposal>)>);
+
+type Answer = oneshot::Sender<Told>;
 
 impl Writer {
     /// Checks the end of the log, then starts the thread. `queue` bounds how many proposals may wait for the disk.
@@ -298,7 +302,10 @@ impl Writer {
             self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
             return Err(error);
         }
-        answered.await.unwrap_or_else(|_| Err(self.gone()))
+        match answered.await {
+            Ok((outcome, _made_of)) => outcome,
+            Err(_) => Err(self.gone()),
+        }
     }
 }
 
@@ -416,7 +423,7 @@ fn refuse(jobs: Vec<Job>, shared: &Shared, reason: &str) {
         match job {
             Job::Propose { answer: Some(answer), .. } => {
                 shared.waiting.fetch_sub(1, Ordering::Relaxed);
-                let _ = answer.send(Err(CommitError::Stopped(reason.to_owned())));
+                let _ = answer.send((Err(CommitError::Stopped(reason.to_owned())), None));
             }
             Job::Keep { answer, .. } => {
                 let _ = answer.send(Err(CommitError::Stopped(reason.to_owned())));

@@ -132,8 +132,8 @@ impl<'t> UnverifiedJws<'t> {
         if token.len() > MAXIMUM_TOKEN_BYTES {
             return Err(CompactError::TooLong { found: token.len() });
         }
-        // Counted before anything is split or allocated: a million dots cost a million comparisons and no more (J10).
-        let found = token.bytes().filter(|byte| *byte == b'.').count().saturating_add(1);
+        // Counted before anything is allocated: a token is short by now, so a step for each dot costs little (J10).
+        let found = token.split('.').count();
         let wrong = CompactError::Segments { found };
         let (3, Some((signing_input, signature))) = (found, token.rsplit_once('.')) else {
             return Err(wrong);

@@ -89,20 +89,21 @@ pub(in crate::subject) fn prove(
     candidates: &[Arc<VerificationKey>],
 ) -> Result<TokenDigest, JwsError> {
     let algorithm = jws.header.algorithm;
-    let kid = jws.header.kid.as_deref().map_or_else(|| "-".to_owned(), excerpt);
+    let kid = || jws.header.kid.as_deref().map_or_else(|| "-".to_owned(), excerpt);
     let fitting: Vec<_> = candidates.iter().filter(|key| key.allows(algorithm)).collect();
     if fitting.is_empty() {
-        return Err(JwsError::NoKeyFits(format!("key `{kid}` is not for `{algorithm}`")));
+        return Err(JwsError::NoKeyFits(format!("key `{}` is not for `{algorithm}`", kid())));
     }
     if fitting.len() > MAXIMUM_ATTEMPTS {
         let found = fitting.len();
         return Err(JwsError::NoKeyFits(format!(
-            "{found} keys fit key `{kid}`, expected at most {MAXIMUM_ATTEMPTS}"
+            "{found} keys fit key `{}`, expected at most {MAXIMUM_ATTEMPTS}",
+            kid()
         )));
     }
     let input = jws.signing_input.as_bytes();
     if !fitting.iter().any(|key| key.verify(algorithm, input, &jws.signature)) {
-        return Err(JwsError::Signature { kid });
+        return Err(JwsError::Signature { kid: kid() });
     }
     Ok(digest_of(input))
 }

@@ -249,17 +249,18 @@ impl Preset {
 fn stable_id(claims: &Claims, set: &[&str]) -> Option<String> {
     let mut parts = Vec::with_capacity(set.len());
     for name in set {
-        let value = match claims.get(*name)? {
-            Value::String(text) if !text.is_empty() => text.clone(),
-            Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
+        parts.push(match claims.get(*name)? {
+            Value::String(text) if !text.is_empty() => [name, ":", text].concat(),
+            Value::Number(number) if number.is_i64() || number.is_u64() => {
+                format!("{name}:{number}")
+            }
             Value::Null
             | Value::Bool(_)
             | Value::Number(_)
             | Value::String(_)
             | Value::Array(_)
             | Value::Object(_) => return None,
-        };
-        parts.push(format!("{name}:{value}"));
+        });
     }
     Some(parts.join(":"))
 }

@@ -120,7 +120,7 @@ impl Scribe {
         match written {
             Ok(()) => {
                 self.publish(&batch, shared, time);
-                answer(judged, &batch, shared);
+                answer(judged, &mut batch, shared);
                 for keep in keeps {
                     let _ = keep.send(Ok(()));
                 }
@@ -362,15 +362,18 @@ fn refusal_of(granted: &Granted, reason: &str) -> Refused {
 }
 
 /// Wakes the waiters: only now, after the flush of all who want one.
-fn answer(judged: Vec<Judged>, batch: &Batch, shared: &Shared) {
-    let mut rows = batch.rows.iter();
-    // Freed when all are awake.
-    let mut done = Vec::with_capacity(judged.len());
-    for it in judged {
+fn answer(judged: Vec<Judged>, batch: &mut Batch, shared: &Shared) {
+    let mut rows = batch.rows.iter_mut();
+    // What nobody waits for is freed when all are awake.
+    let mut done = Vec::new();
+    for mut it in judged {
         let receipt = match it.fate {
             Fate::Out(_) => None,
             Fate::Stands | Fate::Overtaken | Fate::Spent | Fate::Blocked(_) | Fate::NoRoom(_) => {
-                rows.next().map(receipt_of)
+                rows.next().map(|row| {
+                    it.draft.facts = row.facts.take();
+                    receipt_of(row)
+                })
             }
         };
         let outcome = match (it.fate, receipt) {
@@ -387,11 +390,13 @@ fn answer(judged: Vec<Judged>, batch: &Batch, shared: &Shared) {
         };
         if let Some(answer) = it.answer {
             shared.waiting.fetch_sub(1, Ordering::Relaxed);
-            let _ = answer.send(outcome);
-        } else if outcome.is_err() {
-            shared.dropped.fetch_add(1, Ordering::Relaxed);
+            let _ = answer.send((outcome, Some((it.draft, it.proposal))));
+        } else {
+            if outcome.is_err() {
+                shared.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+            done.push((it.draft, it.proposal));
         }
-        done.push((it.draft, it.proposal));
     }
 }
 

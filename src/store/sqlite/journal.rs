@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fs::File, path::PathBuf};
 
-use rusqlite::{Connection, params};
+use rusqlite::{CachedStatement, Connection, params};
 
 use crate::{
     clock::Instant,
@@ -180,8 +180,9 @@ fn write(
     batch: &Batch,
     forget_from: &mut Instant,
 ) -> Result<(), JournalError> {
+    let mut statements = RowStatements::of(connection)?;
     for row in &batch.rows {
-        insert(connection, row)?;
+        insert(connection, &mut statements, row)?;
     }
     for root in &batch.tile_roots {
         connection
@@ -315,18 +316,41 @@ fn forget(connection: &Connection, before: Instant) -> Result<i64, JournalError>
     Ok(i64::try_from(forgotten).unwrap_or(i64::MAX))
 }
 
-fn insert(connection: &Connection, row: &Row) -> Result<(), JournalError> {
+/// What each row needs: looked up once for a batch.
+struct RowStatements<'c> {
+    entry: CachedStatement<'c>,
+    facts: CachedStatement<'c>,
+}
+
+impl<'c> RowStatements<'c> {
+    fn of(connection: &'c Connection) -> Result<Self, JournalError> {
+        Ok(Self {
+            entry: connection.prepare_cached(
+                "INSERT INTO entry (idx, kind, time, hash, leaf, exchange) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?,
+            facts: connection
+                .prepare_cached("INSERT INTO facts (idx, salt, json) VALUES (?1, ?2, ?3)")?,
+        })
+    }
+}
+
+fn insert(
+    connection: &Connection,
+    statements: &mut RowStatements<'_>,
+    row: &Row,
+) -> Result<(), JournalError> {
     let index = signed(row.index)?;
     let exchange = row.exchange.as_ref().map(crate::id::ExchangeId::as_bytes);
-    connection
-        .prepare_cached(
-            "INSERT INTO entry (idx, kind, time, hash, leaf, exchange) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        )?
-        .execute(params![index, row.kind.code(), at(row.time), row.hash, row.leaf, exchange])?;
+    statements.entry.execute(params![
+        index,
+        row.kind.code(),
+        at(row.time),
+        row.hash,
+        row.leaf,
+        exchange
+    ])?;
     if let Some(facts) = &row.facts {
-        connection
-            .prepare_cached("INSERT INTO facts (idx, salt, json) VALUES (?1, ?2, ?3)")?
-            .execute(params![index, facts.salt, facts.json])?;
+        statements.facts.execute(params![index, facts.salt, facts.json])?;
     }
     if let Some(lease) = &row.lease {
         leases::open(connection, index, lease)?;

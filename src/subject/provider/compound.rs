@@ -1,5 +1,7 @@
 //! What presets share in taking compound claims apart.
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 
 use super::{ClaimError, described};
@@ -32,7 +34,10 @@ pub(super) fn split_at_ref(text: &str, marker: &str) -> Option<Value> {
         && !before.contains('@')
         && is_file
         && (reference.starts_with("refs/") || is_commit);
-    well_formed.then(|| json!({ "path": format!("{before}{marker}{file}"), "ref": reference }))
+    well_formed.then(|| {
+        let path = [before, marker, file].concat();
+        json!({ "path": path, "ref": reference })
+    })
 }
 
 /// Compares what `of` (`sub`, or `iss`) says with the claim that says the same (threat C03). An absent claim contradicts nothing.
@@ -84,7 +89,7 @@ fn at<'c>(claims: &'c Claims, pointer: &str) -> Option<&'c Value> {
 }
 
 /// The `key:value` pairs of a composed `sub`. Values escape `:` as `%3A`; a key of `alone` has no value.
-pub(super) fn pairs<'a>(sub: &'a str, alone: &[&str]) -> Vec<(&'a str, String)> {
+pub(super) fn pairs<'a>(sub: &'a str, alone: &[&str]) -> Vec<(&'a str, Cow<'a, str>)> {
     let mut segments = sub.split(':');
     let mut pairs = Vec::new();
     while let Some(key) = segments.next() {
@@ -92,7 +97,12 @@ pub(super) fn pairs<'a>(sub: &'a str, alone: &[&str]) -> Vec<(&'a str, String)> 
             continue;
         }
         let value = segments.next().unwrap_or_default();
-        pairs.push((key, value.replace("%3A", ":").replace("%3a", ":")));
+        let value = if value.contains('%') {
+            value.replace("%3A", ":").replace("%3a", ":").into()
+        } else {
+            value.into()
+        };
+        pairs.push((key, value));
     }
     pairs
 }

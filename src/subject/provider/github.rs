@@ -217,7 +217,7 @@ fn check_repo(claims: &Claims, repo: &str) -> Result<(), ClaimError> {
         return Err(malformed());
     }
     agree("sub", claims, "repository_owner", owner)?;
-    agree("sub", claims, "repository", &format!("{owner}/{name}"))?;
+    agree("sub", claims, "repository", &[owner, "/", name].concat())?;
     let Some((owner_id, id)) = ids else { return Ok(()) };
     let is_id = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if !(is_id(owner_id) && is_id(id)) {

@@ -2,14 +2,22 @@
 //!
 //! Nothing is normalised and no case is folded: texts are compared by their bytes, so that two spellings stay two names.
 
+use crate::subject::json::is_plain;
+
 /// The first control character (Unicode `Cc`): NUL, newline, ESC and their like.
 pub(super) fn find_control(text: &str) -> Option<char> {
+    if is_plain(text) {
+        return None;
+    }
     text.chars().find(|character| character.is_control())
 }
 
 /// The first character that is there and can't be seen: a control character, one that turns the direction of what
 /// follows, one without width, or a line break by another name.
 pub(super) fn find_invisible(text: &str) -> Option<char> {
+    if is_plain(text) {
+        return None;
+    }
     text.chars().find(|character| character.is_control() || is_invisible(*character))
 }
 
