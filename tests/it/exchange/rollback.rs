@@ -3,9 +3,9 @@
 use std::{fs, path::Path};
 
 use cambio::{
-    app::{self, Existing},
+    app::{self, Existing, restore::restore_keys},
     edge::{Power, PowerError},
-    ledger::entry::Kind,
+    ledger::{Operator, entry::Kind},
 };
 
 use crate::support::{
@@ -88,6 +88,28 @@ async fn k07_a_restored_older_store_issues_nothing_until_the_fork_is_recorded() 
     assert!(serving.check("ledger").starts_with("ok: "));
     assert_eq!(serving.exchange(&gitlab(&serving)).await.status, 200);
     serving.drain().await;
+}
+
+/// Who lost the KEK with its machine restores the store too: an export of before a withdrawal fits a store of before it.
+#[tokio::test]
+async fn k07_an_export_is_not_put_back_into_a_log_that_was_set_back() {
+    let serving = serve(Site::new()).await;
+    let passphrase = || "correct horse battery".to_owned().into();
+    let exported = serving.power(Power::ExportKeys { passphrase: passphrase() }).await.unwrap();
+    let exported = exported["jwe"].as_str().unwrap().to_owned();
+    let site = serving.drain().await;
+    let backup: Vec<_> = bytes_below(&site.path("data")).into_iter().collect();
+    let serving = serve_existing(site, Existing::Required).await;
+    let kid = serving.power(Power::ListKeys).await.unwrap()["keys"][0]["kid"].clone();
+    let kid = kid.as_str().unwrap().to_owned();
+    serving.power(Power::WithdrawKey { kid, force: true }).await.unwrap();
+    let site = serving.drain().await;
+    restore(&site, &backup);
+    let ring = ring_of(&site.store());
+    let by = Operator { who: "uid:0".to_owned(), reason: "drill".to_owned() };
+    let told = restore_keys(&site.config(), &exported, passphrase(), by).await.unwrap_err();
+    assert!(told.to_string().contains("are not put back"), "{told}");
+    assert_eq!(ring_of(&site.store()), ring);
 }
 
 fn ring_of(store: &Path) -> (i64, String) {
