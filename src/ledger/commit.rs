@@ -85,7 +85,7 @@ pub enum Committed {
     AlreadySpent(Receipt),
     /// A block applies; the entry is a refusal's.
     Blocked(Receipt, BlockId),
-    /// The lease has no room in its [`Share`] before this instant at the earliest; the entry is a refusal's.
+    /// The lease has no room in its [`Share`](crate::ledger::Share) before this instant at the earliest; the entry is a refusal's.
     NoRoom(Receipt, Instant),
     /// The entry is durable, but the lease did not take the step: it is being ended, or has ended. Or the intent did not: its
     /// outcome was told before.
@@ -153,7 +153,7 @@ pub enum CommitError {
 /// 5. after a failed flush nothing is ever `Durable` again;
 /// 6. a step of a lease that may not follow where it stands is not taken, and is [`Committed::Overtaken`];
 /// 7. so is a second outcome of an intent, and it releases nothing;
-/// 8. of many that open a lease at once, as many succeed as their [`Share`] has room for, and the others spend no token;
+/// 8. of many that open a lease at once, as many succeed as their [`Share`](crate::ledger::Share) has room for, and the others spend no token;
 /// 9. what was [written](Self::write) would survive the end of the process, and with the next commit a power cut.
 #[async_trait]
 pub trait Commit: fmt::Debug + Send + Sync {
