@@ -40,8 +40,8 @@ fn without_tokens(text: &str) -> String {
         let (run, after) = from.split_at(from.find(|c| !of_a_token(c)).unwrap_or(from.len()));
         out.push_str(other);
         match token_in(run) {
-            Some(at) => {
-                out.push_str(run.get(..at).unwrap_or_default());
+            Some(token) => {
+                out.push_str(run.strip_suffix(token).unwrap_or_default());
                 out.push_str("<a token>");
             }
             None => out.push_str(run),
@@ -51,21 +51,19 @@ fn without_tokens(text: &str) -> String {
     out
 }
 
-/// Where in `run` a token begins.
-fn token_in(run: &str) -> Option<usize> {
-    let mut at = 0;
-    for word in run.split('.') {
-        let more = run.get(at..).map(|rest| rest.matches('.').count()).unwrap_or_default();
+/// The token that `run` ends with.
+fn token_in(run: &str) -> Option<&str> {
+    let mut rest = run;
+    loop {
+        let (word, more) = rest.split_once('.')?;
         // One that lost its signature says nearly as much.
-        if let Some(inner) = word.find("eyJ").filter(|_| more >= 1) {
-            return Some(at + inner);
+        let sure = word.find("eyJ");
+        let begins = sure.or((word.starts_with("ey") && more.contains('.')).then_some(0));
+        if let Some(at) = begins {
+            return rest.get(at..);
         }
-        if word.starts_with("ey") && more >= 2 {
-            return Some(at);
-        }
-        at += word.len() + 1;
+        rest = more;
     }
-    None
 }
 
 /// The name of an exchange or a lease, as far as it is one: people type it into a shell.
