@@ -153,7 +153,16 @@ impl Arguments {
     }
 }
 
-/// Does what `arguments` ask for, after [`Arguments::harden`].
+/// Does what `arguments` ask for where that needs no runtime, or `None`: who looks after a command is there for as long as it runs, and a
+/// runtime would be threads and memory for nothing.
+pub fn run_alone(arguments: &Arguments, talk: &mut Talk) -> Option<Exit> {
+    if !matches!(arguments.verb, Verb::ExecWatch) {
+        return None;
+    }
+    Some(ended(exec::watch().map_err(Failure::refused), talk))
+}
+
+/// Does what `arguments` ask for, after [`Arguments::harden`] and [`run_alone`].
 pub async fn run(arguments: Arguments, talk: &mut Talk) -> Exit {
     // One TLS stack for the whole process. `Err` means that it is already chosen.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -180,6 +189,10 @@ pub async fn run(arguments: Arguments, talk: &mut Talk) -> Exit {
             Ok(())
         }
     };
+    ended(done, talk)
+}
+
+fn ended(done: Result<(), Failure>, talk: &mut Talk) -> Exit {
     match done {
         Ok(()) => Exit::Done,
         Err(failure) => {

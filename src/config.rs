@@ -146,7 +146,7 @@ impl Config {
     /// # Errors
     /// Every problem at once, in the order of their places; nothing may be served with it.
     pub fn read(path: &Path) -> Judged {
-        Self::from_disk(path, false)
+        Self::from_disk(path, Purpose::Look)
     }
 
     /// As [`Config::read`], for an instance that serves: what others may write to is no configuration, nor are keys, roots and
@@ -155,14 +155,22 @@ impl Config {
     /// # Errors
     /// As [`Config::read`], and what others may change.
     pub fn read_to_serve(path: &Path) -> Judged {
-        Self::from_disk(path, true)
+        Self::from_disk(path, Purpose::Serve)
     }
 
-    fn from_disk(path: &Path, served: bool) -> Judged {
+    /// As [`Config::read_to_serve`], for who makes the folders that an instance writes to: those alone are not looked at yet.
+    ///
+    /// # Errors
+    /// As [`Config::read_to_serve`].
+    pub fn read_to_make(path: &Path) -> Judged {
+        Self::from_disk(path, Purpose::Make)
+    }
+
+    fn from_disk(path: &Path, purpose: Purpose) -> Judged {
         let file = path.display().to_string();
         let (text, about) = load(path).map_err(|message| vec![at_the_top(&file, message)])?;
         let base = path.parent().unwrap_or(Path::new(""));
-        judge(&file, &text, base, Some(&OnDisk { path, about, served }))
+        judge(&file, &text, base, Some(&OnDisk { path, about, purpose }))
     }
 
     /// Judges `text` without looking at the disk; relative paths start at `base`. `file` only names it in messages.
@@ -240,8 +248,25 @@ fn load(path: &Path) -> Result<(String, Metadata), String> {
 struct OnDisk<'a> {
     path: &'a Path,
     about: Metadata,
-    /// Whether an instance will serve by it.
-    served: bool,
+    purpose: Purpose,
+}
+
+/// What a configuration is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// To say what is wrong with it.
+    Look,
+    /// To serve by it.
+    Serve,
+    /// To make the folders that it names, and then serve by it.
+    Make,
+}
+
+impl Purpose {
+    /// Whether what others may change is no configuration, or only told of.
+    const fn served(self) -> bool {
+        matches!(self, Self::Serve | Self::Make)
+    }
 }
 
 /// Whether others than us may say what the configuration says.
@@ -252,7 +277,7 @@ fn ours(reader: &mut Reader<'_>, file: &str, found: &OnDisk<'_>) {
             let problem = at_the_top(file, "anyone may write to the configuration");
             reader.problems.push(problem.hint("chmod o-w it"));
         }
-        _ if found.served => {
+        _ if found.purpose.served() => {
             let problem = at_the_top(file, format!("the configuration {why}"));
             reader.problems.push(problem.hint(why.remedy()));
         }
@@ -284,7 +309,10 @@ fn judge(file: &str, text: &str, base: &Path, on_disk: Option<&OnDisk<'_>>) -> J
     let config = sections(&mut reader);
     if let Some(found) = on_disk {
         ours(&mut reader, file, found);
-        files::check(&mut reader, found.served);
+        if found.purpose == Purpose::Make {
+            reader.files.retain(|wanted| !wanted.need.is_written());
+        }
+        files::check(&mut reader, found.purpose.served());
         if let Some(config) = &config {
             policies::grantors(&mut reader, &config.policies);
         }

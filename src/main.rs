@@ -14,6 +14,9 @@ fn main() -> ExitCode {
         talk.say(&failure);
         return talk.finish(failure.exit()).into();
     }
+    if let Some(exit) = cli::run_alone(&arguments, &mut talk) {
+        return talk.finish(exit).into();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -116,6 +116,8 @@ pub fn believable(path: &Path, about: &Metadata) -> Result<(), NotOurs> {
 /// Who else may write to it, or whose it is.
 pub fn kept(path: &Path, about: &Metadata) -> Result<(), NotOurs> {
     let us = rustix::process::geteuid().as_raw();
+    // Without a `/` or `/.` at its end, by which the kernel would follow the link.
+    let path = path.components().collect::<PathBuf>();
     // Of the link, if it is one: who may change where a name leads needs no right to what lies there.
     if let Ok(named) = fs::symlink_metadata(path)
         && named.uid() != us

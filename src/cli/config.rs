@@ -64,6 +64,11 @@ pub(super) fn load_to_serve(file: &Path) -> Result<config::Config, Failure> {
     told(file, config::Config::read_to_serve(file))
 }
 
+/// The configuration in `file`, for who makes the folders that it names and then serves by it.
+pub(super) fn load_to_make(file: &Path) -> Result<config::Config, Failure> {
+    told(file, config::Config::read_to_make(file))
+}
+
 fn told(file: &Path, judged: config::Judged) -> Result<config::Config, Failure> {
     judged.map(|(config, _)| config).map_err(|problems| {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();

@@ -193,6 +193,8 @@ pub(super) async fn run(exec: Exec, talk: &mut Talk) -> Result<Exit, Failure> {
         }
         Err(failure) => Err(failure.also("the command is not started")),
     };
+    // The command is gone, or never was: nobody is to be looked after.
+    drop(watcher);
     // First what is secret, then what takes time.
     held.close(talk);
     stop.cancel();

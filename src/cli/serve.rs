@@ -10,7 +10,7 @@ use std::{
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     Failure, config, harden,
@@ -21,6 +21,7 @@ use crate::{
     clock::SystemClock,
     config::{AnchorConfig, Config, LogFormat, StoreConfig},
     keys::KeysError,
+    owner::{self, NotOurs},
     telemetry::{self, Collector, Format},
 };
 
@@ -44,10 +45,9 @@ pub(super) struct Serve {
 }
 
 pub(super) async fn run(serve: Serve) -> Result<(), Failure> {
-    if serve.create_only {
-        make_folders(&serve.config)?;
-    }
-    let config = config::load_to_serve(&serve.config)?;
+    // Before anything is made: what others may write to says nowhere what is made, least of all to root.
+    let load = if serve.create_only { config::load_to_make } else { config::load_to_serve };
+    let config = load(&serve.config)?;
     let format = match config.log.format {
         LogFormat::Json => Format::Json,
         LogFormat::Text => Format::People,
@@ -57,6 +57,9 @@ pub(super) async fn run(serve: Serve) -> Result<(), Failure> {
     let traces = telemetry::start(format, config.log.level.as_str(), collector);
     let traces = traces.map_err(Failure::usage)?;
     if serve.create_only {
+        make_folders(&config)?;
+        // Now with its folders.
+        let config = config::load_to_serve(&serve.config)?;
         let made = app::create(&config).await.map_err(|error| not_started(&error))?;
         let path = store_of(&config);
         let what = if made { "made store, ledger and first keys" } else { "there is a store" };
@@ -110,43 +113,63 @@ pub(super) fn not_started(error: &StartError) -> Failure {
 
 /// Makes the folders that an instance writes to, where there are none; the ones above them must be there. A volume may belong to
 /// root and be open to a group (`fsGroup`) or to everybody: what lies in a folder of ours is ours alone. Kubernetes opens it to the
-/// group again where a restored volume comes without that group, and no image has a shell to mend it: so it is mended here.
-fn make_folders(file: &Path) -> Result<(), Failure> {
-    // What can't be read or is not well formed is told by the loader, with all that is wrong.
-    let text = fs::read_to_string(file).unwrap_or_default();
-    let base = file.parent().unwrap_or(Path::new(""));
-    let parsed = Config::parse(&file.display().to_string(), &text, base);
-    let Ok((config, _)) = parsed else { return Ok(()) };
+/// group again where a restored volume comes without that group, and no image has a shell to mend it: so it is mended here, for `data`
+/// and where a store or an anchor of ours lies already. A folder of another use is left to be judged by the loader.
+fn make_folders(config: &Config) -> Result<(), Failure> {
     let anchors = config.ledger.anchors.iter().map(|anchor| {
         let AnchorConfig::File(path) = anchor;
         path.clone()
     });
-    let files = anchors.chain([store_of(&config), config.listen.admin_socket.clone()]);
-    let above = files.filter_map(|file| file.parent().map(Path::to_owned));
-    for folder in above.chain([config.data.clone()]) {
+    let files: Vec<PathBuf> = anchors.chain([store_of(config)]).collect();
+    let above = |file: &PathBuf| match file.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Some(PathBuf::from(".")),
+        parent => parent.map(Path::to_owned),
+    };
+    let socket = above(&config.listen.admin_socket);
+    let folders = files.iter().filter_map(above).chain(socket).chain([config.data.clone()]);
+    for folder in folders {
         match fs::DirBuilder::new().mode(0o700).create(&folder) {
+            Ok(()) => info!("made folder `{}`", folder.display()),
             Err(error) if error.kind() != ErrorKind::AlreadyExists => {
                 let folder = folder.display();
                 return Err(Failure::unreachable(format!("can't make `{folder}`: {error}")));
             }
-            _ => close_to_group(&folder).map_err(|error| {
-                let folder = folder.display();
-                Failure::unreachable(format!(
-                    "can't take its group the right to write to `{folder}`: {error}"
-                ))
-            })?,
+            Err(_) => {}
         }
+    }
+    let used = files.iter().filter(|file| is_ours(file)).filter_map(above);
+    for folder in used.chain([config.data.clone()]) {
+        close_to_group(&folder).map_err(|error| {
+            let folder = folder.display();
+            Failure::unreachable(format!(
+                "can't take its group the right to write to `{folder}`: {error}"
+            ))
+        })?;
     }
     Ok(())
 }
 
-/// Takes the group of a folder of ours the right to write there. A stranger's, root's and one that is open to everybody are left to
-/// be judged by the loader.
+/// Whether there is a file of ours at `path`.
+fn is_ours(path: &Path) -> bool {
+    let us = rustix::process::geteuid().as_raw();
+    fs::symlink_metadata(path).is_ok_and(|about| about.is_file() && about.uid() == us)
+}
+
+/// Takes the group of a folder of ours the right to write there, and says so. A stranger's, one behind a stranger's link, root's and one
+/// that is open to everybody are left to be judged by the loader.
 fn close_to_group(folder: &Path) -> std::io::Result<()> {
-    let about = fs::metadata(folder)?;
+    // What is changed is what was judged: by its name, another could be meant by then.
+    let open = fs::File::open(folder)?;
+    let about = open.metadata()?;
     let ours = about.uid() == rustix::process::geteuid().as_raw();
-    if ours && about.is_dir() && about.mode() & 0o022 == 0o020 {
-        fs::set_permissions(folder, fs::Permissions::from_mode(about.mode() & 0o7757))?;
+    let judged = owner::kept(folder, &about);
+    if ours && about.is_dir() && matches!(judged, Err(NotOurs::Group(_))) {
+        let (before, after) = (about.mode() & 0o7777, about.mode() & 0o7757);
+        open.set_permissions(fs::Permissions::from_mode(after))?;
+        let folder = folder.display();
+        warn!(
+            "took its group the right to write to `{folder}`: its mode was {before:04o}, and is {after:04o}"
+        );
     }
     Ok(())
 }

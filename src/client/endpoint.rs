@@ -257,12 +257,27 @@ impl Door {
     }
 }
 
+/// Whose programs may ask where `users` are named, and `own` is the user that this runs as, which is taken where none is.
+///
+/// # Errors
+/// None is named, and ours is the one that stands for many ([`peer::overflow_user`]): each of them would be answered.
+pub fn askers(users: &BTreeSet<u32>, own: u32) -> Result<BTreeSet<u32>, ClientError> {
+    if !users.is_empty() {
+        return Ok(users.clone());
+    }
+    if own == peer::overflow_user() {
+        let message = format!(
+            "an `endpoint` of kind `google` names no `users`, and the agent runs as user {own}, which the kernel shows for every user that has no number in the agent's user namespace"
+        );
+        let hint = "run the agent as a user of its own, or name the users whose programs may ask";
+        return Err(ClientError::usage(message).hint(hint));
+    }
+    Ok(BTreeSet::from([own]))
+}
+
 /// Who was refused: each user, and each kind of trouble in finding it out, is told of once, so that none can fill the log.
 #[derive(Debug, Default)]
 struct Strangers(BTreeSet<Result<u32, io::ErrorKind>>);
-
-/// What the kernel says in place of a user that has no number here: `/proc/sys/kernel/overflowuid`, as it is everywhere.
-const NOBODY: u32 = 65534;
 
 impl Strangers {
     /// Whether `owner` is one of `users`; else what it is told, and what the log is told the first time.
@@ -275,9 +290,10 @@ impl Strangers {
             Ok(uid) if users.contains(uid) => Ok(()),
             Ok(uid) => {
                 let line = self.0.insert(Ok(*uid)).then(|| {
-                    let or = match *uid {
-                        NOBODY => ", or one that the agent's user namespace does not know,",
-                        _ => "",
+                    let or = if *uid == peer::overflow_user() {
+                        ", or one that the agent's user namespace does not know,"
+                    } else {
+                        ""
                     };
                     format!("user {uid}{or} asked for a credential that is not for it")
                 });
@@ -355,6 +371,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_agent_that_runs_as_the_user_who_stands_for_many_answers_named_ones_alone() {
+        let (nobody, named) = (peer::overflow_user(), BTreeSet::from([1000]));
+        assert_eq!(askers(&BTreeSet::new(), 33).unwrap(), BTreeSet::from([33]));
+        assert_eq!(askers(&named, nobody).unwrap(), named);
+        let error = askers(&BTreeSet::new(), nobody).unwrap_err();
+        assert!(error.message.contains(&format!("runs as user {nobody}, ")), "{error}");
+        assert!(error.hint.is_some_and(|hint| hint.contains("a user of its own")));
+    }
+
+    #[test]
     fn who_is_refused_is_told_of_once_also_where_nobody_knows_who_it_is() {
         let (users, mut strangers) = (BTreeSet::from([1000]), Strangers::default());
         let mut line = |owner| strangers.judge(&users, &owner).err().map(|(_, line)| line);
@@ -365,7 +391,7 @@ mod tests {
             Some("user 33 asked for a credential that is not for it")
         );
         assert_eq!(line(Ok(33)), Some(None));
-        assert!(line(Ok(NOBODY)).flatten().unwrap().contains("user namespace"));
+        assert!(line(Ok(peer::overflow_user())).flatten().unwrap().contains("user namespace"));
         assert_eq!(
             line(hidden()).flatten().as_deref(),
             Some("a program was refused a credential: which user's it is can't be told: no table")

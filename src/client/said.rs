@@ -4,9 +4,11 @@
 /// The most characters that are told: a description is a sentence or two.
 const MOST: usize = 1_000;
 
-/// `text` as a part of one line: no control character, no line or paragraph separator, nothing that a runner obeys.
+/// `text` as a part of one line: no control character, no line or paragraph separator, nothing that a runner obeys, and no token: who
+/// says what was wrong with one may repeat it. So text is cut after this, and not before, which would leave half a token.
 #[must_use]
 pub fn tamed(text: &str) -> String {
+    let text = &without_tokens(text);
     let mut out = String::with_capacity(text.len().min(MOST));
     let mut characters = text.trim_start().chars();
     for character in characters.by_ref().take(MOST) {
@@ -25,6 +27,43 @@ pub fn tamed(text: &str) -> String {
         out.push('…');
     }
     out
+}
+
+/// `text` with `<a token>` in the place of everything that has the shape of a JWS or JWE in its compact form (RFC 7515 section 7.1):
+/// words with dots between them, of which the first is an object in base64url, whose `{"` is `eyJ`.
+fn without_tokens(text: &str) -> String {
+    let of_a_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (other, from) = rest.split_at(rest.find(of_a_token).unwrap_or(rest.len()));
+        let (run, after) = from.split_at(from.find(|c| !of_a_token(c)).unwrap_or(from.len()));
+        out.push_str(other);
+        match token_in(run) {
+            Some(token) => {
+                out.push_str(run.strip_suffix(token).unwrap_or_default());
+                out.push_str("<a token>");
+            }
+            None => out.push_str(run),
+        }
+        rest = after;
+    }
+    out
+}
+
+/// The token that `run` ends with.
+fn token_in(run: &str) -> Option<&str> {
+    let mut rest = run;
+    loop {
+        let (word, more) = rest.split_once('.')?;
+        // One that lost its signature says nearly as much.
+        let sure = word.find("eyJ");
+        let begins = sure.or((word.starts_with("ey") && more.contains('.')).then_some(0));
+        if let Some(at) = begins {
+            return rest.get(at..);
+        }
+        rest = more;
+    }
 }
 
 /// The name of an exchange or a lease, as far as it is one: people type it into a shell.
@@ -54,6 +93,25 @@ mod tests {
         assert_eq!(tamed("a\u{1b}[2K\u{85}b\u{2028}c"), "a [2K b c");
         assert_eq!(tamed("no role `arn:aws:iam::1:role/x`"), "no role `arn:aws:iam::1:role/x`");
         assert_eq!(tamed(&"é".repeat(1_001)), format!("{}…", "é".repeat(1_000)));
+    }
+
+    #[test]
+    fn words_of_a_stranger_hold_no_token() {
+        for (said, told) in [
+            ("bad token eyJhIjoxfQ.eyJiIjoyfQ.c2ln: expired", "bad token <a token>: expired"),
+            ("token=\"eyJh.eyJi.c_2-\"", "token=\"<a token>\""),
+            ("Bearer eyAiYSI6.e30.c2ln, eyJh.b.c", "Bearer <a token>, <a token>"),
+            ("cut off: eyJhIjoxfQ.eyJiIjoy", "cut off: <a token>"),
+            ("xeyJh.eyJi.c2ln.d.e", "x<a token>"),
+            ("sealed eyJh..iv.text.tag.", "sealed <a token>"),
+            ("not in sync: eyes of agent.example.com", "not in sync: eyes of agent.example.com"),
+            ("keys.example.com says eyJ", "keys.example.com says eyJ"),
+        ] {
+            assert_eq!(tamed(said), told);
+        }
+        // Not what begins before the cut and ends behind it.
+        let long = format!("{} eyJh{}.eyJi.c2ln", "x".repeat(990), "a".repeat(100));
+        assert!(!tamed(&long).contains("eyJ"), "{}", tamed(&long));
     }
 
     #[test]

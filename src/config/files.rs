@@ -34,6 +34,13 @@ pub(super) enum Need {
     Made,
 }
 
+impl Need {
+    /// Whether it is a folder that we write to, or lies in one.
+    pub(super) const fn is_written(self) -> bool {
+        matches!(self, Self::Kept | Self::Made)
+    }
+}
+
 /// A path of the configuration, and what it must be.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {

@@ -111,20 +111,18 @@ impl Crew {
             let router = aws::router(desk(&listener)?, token, served.cloned());
             self.listen(listener, router, Whom::Anybody);
         }
-        for (listener, name) in doors.google {
+        for (listener, name, users) in doors.google {
             let mut with = config.credentials.iter().zip(board);
             let Some((credential, served)) = with.find(|(one, _)| one.name == name) else {
                 continue;
             };
-            let Some(EndpointConfig::Google { service_account, project, users, .. }) =
+            let Some(EndpointConfig::Google { service_account, project, .. }) =
                 &credential.endpoint
             else {
                 continue;
             };
             let account =
                 google::Account { email: service_account.clone(), project: project.clone() };
-            let own = rustix::process::geteuid().as_raw();
-            let users = if users.is_empty() { BTreeSet::from([own]) } else { users.clone() };
             let router = google::router(desk(&listener)?, served.clone(), account);
             self.listen(listener, router, Whom::Users(Arc::new(users)));
         }
@@ -164,8 +162,8 @@ impl Crew {
 /// What listens, before anybody is answered.
 struct Doors {
     aws: Option<TcpListener>,
-    /// With the name of its credential.
-    google: Vec<(TcpListener, String)>,
+    /// With the name of its credential, and whose programs may ask.
+    google: Vec<(TcpListener, String, BTreeSet<u32>)>,
     operations: Option<TcpListener>,
 }
 
@@ -176,9 +174,11 @@ impl Doors {
             doors.aws = Some(endpoint::bind(listen.address).await?);
         }
         for credential in &config.credentials {
-            if let Some(EndpointConfig::Google { address, .. }) = &credential.endpoint {
+            if let Some(EndpointConfig::Google { address, users, .. }) = &credential.endpoint {
+                let own = rustix::process::geteuid().as_raw();
+                let users = endpoint::askers(users, own)?;
                 let listener = endpoint::bind(*address).await?;
-                doors.google.push((listener, credential.name.clone()));
+                doors.google.push((listener, credential.name.clone(), users));
             }
         }
         if let Some(at) = config.operations {

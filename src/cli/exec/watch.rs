@@ -9,11 +9,13 @@
 use std::{
     io::{self, IoSlice, IoSliceMut, Read as _},
     mem::MaybeUninit,
+    net::Shutdown,
     os::{
         fd::{AsFd as _, OwnedFd},
         unix::{net::UnixStream, process::CommandExt as _},
     },
-    process::{Command, Stdio},
+    process::{self, Command, Stdio},
+    time::Duration,
 };
 
 use rustix::{
@@ -22,6 +24,7 @@ use rustix::{
         SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
     },
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+    thread::set_name,
 };
 use tokio::process::Child;
 
@@ -31,9 +34,19 @@ pub(in crate::cli) const VERB: &str = "exec-watch";
 /// Room for one descriptor beside a message.
 const ROOM: usize = rustix::cmsg_space!(ScmRights(1));
 
-/// Our end of the socket: the watcher hears of our end by the end of this.
+/// How long a watcher that hears of our end may take to ask the command: one that is stopped would have us wait for ever.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The watcher, and our end of the socket: it hears of our end by the end of this.
+///
+/// When this goes, the watcher is gone too. What of ours it was born with (a lock or a pipe that the shell opened at 3 and above; the
+/// standard library closes none, and closing by number is `unsafe`) is held no longer than by us, and nobody else has to collect it: in
+/// many a container the first process collects nobody.
 #[derive(Debug)]
-pub(super) struct Watcher(UnixStream);
+pub(super) struct Watcher {
+    ours: UnixStream,
+    process: process::Child,
+}
 
 impl Watcher {
     /// Starts one that has nobody to look after yet.
@@ -43,7 +56,7 @@ impl Watcher {
     pub(super) fn start() -> io::Result<Self> {
         let (ours, its) = UnixStream::pair()?;
         // The link, and not where it leads: it is this program even where the file was replaced meanwhile.
-        let watcher = Command::new("/proc/self/exe")
+        let process = Command::new("/proc/self/exe")
             .arg0("cambio")
             .arg(VERB)
             // It has nothing that is secret, and is in no way of a terminal's signals.
@@ -54,9 +67,7 @@ impl Watcher {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        // It ends after us: nobody waits for it.
-        drop(watcher);
-        Ok(Self(ours))
+        Ok(Self { ours, process })
     }
 
     /// Gives it `command`, which nobody has waited for yet.
@@ -72,8 +83,21 @@ impl Watcher {
         if !beside.push(SendAncillaryMessage::ScmRights(&given)) {
             return Err(io::Error::other("no room for a descriptor"));
         }
-        sendmsg(&self.0, &[IoSlice::new(&[0])], &mut beside, SendFlags::NOSIGNAL)?;
+        sendmsg(&self.ours, &[IoSlice::new(&[0])], &mut beside, SendFlags::NOSIGNAL)?;
         Ok(())
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        // Where the command is left running, it is asked to end as if we were killed; then the watcher's end closes, and we read that.
+        let _ = self.ours.shutdown(Shutdown::Write);
+        if self.ours.set_read_timeout(Some(LAST_WORDS)).is_ok() {
+            let _ = self.ours.read(&mut [0]);
+        }
+        // Mostly it is gone already, and there is nothing to kill; a process that is not waited for keeps its number, so no other is meant.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -82,6 +106,8 @@ impl Watcher {
 /// # Errors
 /// Nobody was given, or could be asked: it ended by itself, mostly.
 pub(in crate::cli) fn run() -> io::Result<()> {
+    // Else it would be called `exe`, as the link that it was begun by. Only people see it.
+    let _ = set_name(c"cambio");
     let (mut room, mut byte) = ([MaybeUninit::uninit(); ROOM], [0]);
     let mut beside = RecvAncillaryBuffer::new(&mut room);
     let mut stdin = io::stdin().lock();

@@ -152,7 +152,7 @@ fn reason(answered: &Answered) -> String {
     let told = ["message", "error_description", "error"]
         .iter()
         .find_map(|name| members.get(*name).and_then(Value::as_str));
-    let told = told.map(|told| said::tamed(&told.chars().take(200).collect::<String>()));
+    let told = told.map(|told| said::tamed(told).chars().take(200).collect::<String>());
     told.map(|told| format!(": {told}")).unwrap_or_default()
 }
 

@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 
 use super::{Means, Platform, Sign, Way, ask::PATIENCE, pods};
 use crate::client::{ClientError, Waiting, said};
-use endpoint::{Answer, Ask, Endpoint, Failure};
+use endpoint::{ANSWER, Answer, Ask, Endpoint, Failure};
 
 mod endpoint;
 
@@ -103,13 +103,17 @@ fn judged(failure: Failure, whom: &str, platform: &Platform) -> (Now, ClientErro
             };
             (Now::End, ClientError::usage(format!("{whom}: {error}")).hint(hint))
         }
+        Failure::TooLong => {
+            let message = format!("{whom} answered more than the {ANSWER} bytes that are read");
+            (Now::End, ClientError::unreachable(message))
+        }
         Failure::Said(status) => answered(&status, whom),
     }
 }
 
 /// SPIFFE Workload Endpoint section 6 and its appendix A.
 fn answered(status: &Status, whom: &str) -> (Now, ClientError) {
-    let words = said::tamed(&status.message().chars().take(WORDS).collect::<String>());
+    let words: String = said::tamed(status.message()).chars().take(WORDS).collect();
     let code = status.code();
     let message = format!("{whom} answered {code:?}: {words}");
     match code {

@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fs::{self, File},
     io::{self, BufRead as _, BufReader},
     net::{IpAddr, SocketAddr},
 };
@@ -15,6 +15,18 @@ use std::{
 const ESTABLISHED: &str = "01";
 /// The tables of IPv4 and IPv6. Not `/proc/net`: where a unit says `ProcSubset=pid`, all of `/proc` but processes is hidden.
 const TABLES: [&str; 2] = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
+
+/// What the kernel says in place of a user that has no number here, where nothing else was set.
+const OVERFLOW: u32 = 65_534;
+
+/// The user that the kernel shows for every user that has no number in our user namespace: many users' programs at once, and on most
+/// machines `nobody` besides. So it says of nobody who they are.
+#[must_use]
+pub fn overflow_user() -> u32 {
+    // A unit may hide it (`ProcSubset=pid`).
+    let set = fs::read_to_string("/proc/sys/kernel/overflowuid").ok();
+    set.and_then(|text| text.trim().parse().ok()).unwrap_or(OVERFLOW)
+}
 
 /// A connection, as it is seen from here: the other end, and ours.
 pub type Connection = (SocketAddr, SocketAddr);

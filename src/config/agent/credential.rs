@@ -13,7 +13,10 @@ use super::{
     paths::Paths,
     readers, shape, trusted,
 };
-use crate::{client::Format, yaml::Node};
+use crate::{
+    client::{Format, endpoint::peer::overflow_user},
+    yaml::Node,
+};
 
 /// One credential.
 #[derive(Clone, Debug)]
@@ -75,9 +78,6 @@ pub struct CommandConfig {
     /// How long it may take.
     pub deadline: Duration,
 }
-
-/// The kernel's overflow uid (`/proc/sys/kernel/overflowuid`): many users' programs at once, and on most machines `nobody` besides.
-const OVERFLOW: i128 = 65_534;
 
 /// The list of them.
 pub(super) fn credentials(
@@ -194,9 +194,10 @@ fn endpoint(
     }
     let address = on_loopback(reader, node, "address", ports);
     let users = node.find("users").map(Node::elements).unwrap_or_default();
-    for user in users.iter().filter(|user| user.integer() == Some(OVERFLOW)) {
+    let overflow = overflow_user();
+    for user in users.iter().filter(|user| user.integer() == Some(overflow.into())) {
         let message = format!(
-            "`users` has {OVERFLOW}, which the kernel shows for every user that has no number in the agent's user namespace"
+            "`users` has {overflow}, which the kernel shows for every user that has no number in the agent's user namespace"
         );
         reader.refuse(
             user.place,

@@ -145,6 +145,9 @@ async fn what_will_not_heal_is_not_asked_again() {
         Says::No(12, "unknown method FetchJWTSVID"),
         Says::No(2, "odd"),
         Says::No(16, "who?\n::add-mask::x"),
+        // Its own word, and not ours.
+        Says::No(11, "no such page"),
+        Says::No(13, "can't sign: eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0.c2ln is no key"),
         Says::Http(404),
         Says::Bytes(b"\x0a\xff garbage".to_vec()),
         Says::Announces(256 * 1024 + 1),
@@ -166,10 +169,12 @@ async fn what_will_not_heal_is_not_asked_again() {
       hint: is it the socket of a SPIFFE Workload API, with its JWT profile turned on?
     Unreachable: a SPIFFE workload: `unix:///run/agent.sock` answered Unknown: odd
     Unreachable: a SPIFFE workload: `unix:///run/agent.sock` answered Unauthenticated: who? ::add-mask::x
+    Unreachable: a SPIFFE workload: `unix:///run/agent.sock` answered OutOfRange: no such page
+    Unreachable: a SPIFFE workload: `unix:///run/agent.sock` answered Internal: can't sign: <a token> is no key
     Refused: a SPIFFE workload: `unix:///run/agent.sock` answered Unimplemented: grpc-status header missing, mapped from HTTP status code 404
       hint: is it the socket of a SPIFFE Workload API, with its JWT profile turned on?
     Unreachable: a SPIFFE workload: `unix:///run/agent.sock` answered Internal: failed to decode Protobuf message: Answer.svids: buffer underflow
-    Unreachable: a SPIFFE workload: `unix:///run/agent.sock` answered OutOfRange: Error, decoded message length too large: found 262145 bytes, the limit is: 262144 bytes
+    Unreachable: a SPIFFE workload: `unix:///run/agent.sock` answered more than the 262144 bytes that are read
     Unreachable: a SPIFFE workload: `unix:///run/agent.sock` answered with no identity
     Unreachable: a SPIFFE workload: `unix:///run/agent.sock` answered with an empty identity
     Unreachable: a SPIFFE workload: `unix:///run/agent.sock` answered with an empty identity
@@ -238,7 +243,7 @@ async fn a_variable_that_names_no_endpoint_says_what_one_is() {
     assert_snapshot!(all, @r#"
     Usage: `SPIFFE_ENDPOINT_SOCKET` is `/run/agent.sock`, expected `unix:///absolute/path` or `tcp://IP:port`
     Usage: `SPIFFE_ENDPOINT_SOCKET` is `tcp://agent.example:8081`, expected `unix:///absolute/path` or `tcp://IP:port`
-    Usage: `SPIFFE_ENDPOINT_SOCKET` is `tcp://10.0.0.1:8081`, expected an address of this machine: the token would cross a network in the clear
+    Usage: `SPIFFE_ENDPOINT_SOCKET` is `tcp://10.0.0.1:8081`, expected an address of loopback: the token would cross a network in the clear
     Usage: a SPIFFE workload: `unix:///xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx`: path must be shorter than SUN_LEN
       hint: run an agent (SPIRE's, say) on this machine and set `SPIFFE_ENDPOINT_SOCKET` to its socket, `unix:///run/spire/agent.sock`; in a pod, mount the volume of the CSI driver `csi.spiffe.io` and name the socket in it
     Usage: this is a SPIFFE workload, and `SPIFFE_ENDPOINT_SOCKET` is not set

@@ -223,6 +223,62 @@ async fn a_command_is_asked_to_end_when_we_are_killed() {
     assert_eq!(told, [vec!["got".to_owned()], vec!["got".to_owned(), "late".to_owned()]]);
 }
 
+/// In a container nobody may be there to collect it, and it was born with what the shell opened for us: a lock, a pipe.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_looks_after_a_command_is_gone_before_we_are() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let broker = StandIn::at_loopback([granted("a.b.c", JWT), ended()]).await;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_cambio"))
+        .args(["exec", "--broker", &broker.url, "--token-variable", "MINE", "--"])
+        .args(["/bin/sh", "-c", "echo ready; read line; exit 7"])
+        .env_clear()
+        .envs([("MINE", "e30.e30.hush"), ("PATH", "/usr/bin:/bin")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let told = tokio::task::spawn_blocking(move || {
+        let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(out.next().unwrap().unwrap(), "ready");
+        let (watcher, status) = watcher_of(child.id());
+        // One that can't end by itself: else it would be a race.
+        let pid = Pid::from_raw(watcher).unwrap();
+        kill_process(pid, Signal::STOP).unwrap();
+        drop(child.stdin.take());
+        let code = child.wait().unwrap().code();
+        let left = Path::new(&format!("/proc/{watcher}")).exists();
+        if left {
+            kill_process(pid, Signal::KILL).unwrap();
+        }
+        (code, left, status)
+    });
+    let (code, left, status) = told.await.unwrap();
+    assert_eq!((code, left), (Some(7), false));
+    assert!(status.contains("Threads:\t1\n"), "it needs no runtime: {status}");
+}
+
+/// Who looks after the command of `exec`, and its `status` of proc(5) once it is called as we are.
+fn watcher_of(exec: u32) -> (i32, String) {
+    let parent = format!("PPid:\t{exec}\n");
+    for _ in 0..200 {
+        for process in fs::read_dir("/proc").unwrap().flatten() {
+            let Ok(pid) = process.file_name().to_string_lossy().parse() else { continue };
+            // It may be gone meanwhile.
+            let read = |name| fs::read_to_string(process.path().join(name)).unwrap_or_default();
+            let (line, status) = (read("cmdline"), read("status"));
+            if line == "cambio\0exec-watch\0"
+                && status.contains(&parent)
+                && status.starts_with("Name:\tcambio\n")
+            {
+                return (pid, status);
+            }
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("nobody called `cambio` looks after the command of {exec}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_hands_out_tokens_can_be_kept_from_the_command() {
     let broker = StandIn::at_loopback([granted("a.b.c", JWT), ended()]).await;

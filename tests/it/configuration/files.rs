@@ -260,6 +260,50 @@ fn k12_a_folder_that_a_link_of_another_user_leads_to_is_not_served() {
     ~/cambio.yaml:28:62: `file`: directory `~/anchor` belongs to uid 4711, expected us or root
       hint: chown it to root, or to whom the broker runs as
     ");
+    // By a name that ends as one of a folder, the kernel itself looks behind the link.
+    for written in ["state", "state/", "state//", "state/.", "state/./"] {
+        let home = Home::new().with("data: state\n", &format!("data: {written}\n"));
+        fs::rename(home.path("state"), home.path("elsewhere")).unwrap();
+        std::os::unix::fs::symlink(home.path("elsewhere"), home.path("state")).unwrap();
+        assert!(Config::read_to_serve(&home.path("cambio.yaml")).is_ok(), "{written}");
+        std::os::unix::fs::lchown(home.path("state"), Some(4711), None).unwrap();
+        let told = lines(&Config::read_to_serve(&home.path("cambio.yaml")).unwrap_err());
+        assert!(told.contains("`data`: ") && told.contains("belongs to uid 4711"), "{told}");
+    }
+}
+
+/// Root runs it, perhaps: then who may write to the configuration could have any folder made, and any mode changed.
+#[test]
+fn k12_folders_are_made_and_closed_by_a_believable_configuration_alone() {
+    let home = Home::new();
+    let create = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_cambio"));
+        command.args(["serve", "--create-only", "--config"]).arg(home.path("cambio.yaml"));
+        let done = command.env_clear().output().unwrap();
+        (done.status.code(), String::from_utf8(done.stderr).unwrap())
+    };
+    let mode = |name| fs::metadata(home.path(name)).unwrap().permissions().mode() & 0o7777;
+    fs::remove_dir(home.path("state")).unwrap();
+    home.mode("anchor", 0o770);
+    fs::write(home.path("anchor/note"), "x").unwrap();
+    home.mode("cambio.yaml", 0o666);
+    let (code, said) = create();
+    assert!(code == Some(2) && said.contains("anyone may write to the configuration"), "{said}");
+    assert!(!home.path("state").exists() && mode("anchor") == 0o770, "{said}");
+    home.mode("cambio.yaml", 0o644);
+    fs::remove_file(home.path("anchor/note")).unwrap();
+    // A folder of another use, as far as can be told: it is refused, and not changed.
+    let (code, said) = create();
+    assert!(code == Some(2) && said.contains("has mode 0770: its group may write"), "{said}");
+    assert_eq!((mode("state"), mode("anchor")), (0o700, 0o770), "{said}");
+    // The broker's own ones, in a volume that was restored without its group.
+    fs::write(home.path("anchor/note"), "x").unwrap();
+    home.mode("state", 0o2770);
+    let (_, said) = create();
+    assert_eq!((mode("state"), mode("anchor")), (0o2750, 0o750), "{said}");
+    for told in ["its mode was 2770, and is 2750", "its mode was 0770, and is 0750"] {
+        assert!(said.contains(told), "{said}");
+    }
 }
 
 #[test]

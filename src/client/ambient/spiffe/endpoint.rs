@@ -3,7 +3,7 @@
 use std::{
     error::Error,
     fmt, io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::PathBuf,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,7 +16,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
     task::JoinSet,
 };
-use tonic::{Request, Status, client::Grpc, metadata::MetadataValue};
+use tonic::{Code, Request, Status, client::Grpc, metadata::MetadataValue};
 use tonic_prost::ProstCodec;
 use url::Url;
 
@@ -26,7 +26,9 @@ use crate::client::Machine;
 /// The service has no package (SPIFFE Workload API section 3).
 const METHOD: &str = "/SpiffeWorkloadAPI/FetchJWTSVID";
 /// The most bytes of an answer: a few identities.
-const ANSWER: usize = 4 * LONGEST;
+pub(super) const ANSWER: usize = 4 * LONGEST;
+/// How tonic says that an answer has more, as if the agent had said it.
+const TOO_LONG: &str = "Error, decoded message length too large";
 
 /// SPIFFE Workload API section 6, `JWTSVIDRequest`.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -75,17 +77,11 @@ impl Endpoint {
         const SHAPE: &str = "expected `unix:///absolute/path` or `tcp://IP:port`";
         if let Some(address) = text.strip_prefix("tcp://") {
             let address: SocketAddr = address.parse().map_err(|_| SHAPE)?;
-            let near = match address.ip().to_canonical() {
-                IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local(),
-                IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local(),
-            };
-            // Section 3: no TLS, and the agent knows a workload by where it calls from.
-            return if near {
+            // Section 3: no TLS, and the agent knows a workload by where it calls from. A link-local address is on a network, too.
+            return if address.ip().to_canonical().is_loopback() {
                 Ok(Self::Tcp(address))
             } else {
-                Err(
-                    "expected an address of this machine: the token would cross a network in the clear",
-                )
+                Err("expected an address of loopback: the token would cross a network in the clear")
             };
         }
         let url = Url::parse(text).map_err(|_| SHAPE)?;
@@ -116,6 +112,8 @@ pub(super) enum Failure {
     Away(String),
     /// The socket is not for us, or there can be none.
     Closed(io::Error),
+    /// The answer has more than [`ANSWER`] bytes.
+    TooLong,
     /// The agent's own no, or an answer that is none.
     Said(Status),
 }
@@ -146,6 +144,9 @@ impl From<Status> for Failure {
         // What has a source was not said by the agent: the connection broke under the call.
         match status.source() {
             Some(source) => Self::Away(root(source)),
+            None if status.code() == Code::OutOfRange && status.message().starts_with(TOO_LONG) => {
+                Self::TooLong
+            }
             None => Self::Said(status),
         }
     }
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_is_an_absolute_path_or_an_address_of_this_machine() {
+    fn an_endpoint_is_an_absolute_path_or_an_address_of_loopback() {
         for (text, path) in [
             ("unix:///run/spire/agent.sock", "/run/spire/agent.sock"),
             ("unix:/run/x", "/run/x"),
@@ -238,7 +239,7 @@ mod tests {
         ] {
             assert_eq!(parse(text), Ok(Endpoint::Unix(path.into())));
         }
-        for address in ["127.0.0.1:8000", "127.9.9.9:1", "[::1]:8", "169.254.0.1:8"] {
+        for address in ["127.0.0.1:8000", "127.9.9.9:1", "[::1]:8", "[::ffff:127.0.0.1]:8"] {
             let tcp = Endpoint::Tcp(address.parse().unwrap());
             assert_eq!(parse(&format!("tcp://{address}")), Ok(tcp));
         }
@@ -267,7 +268,15 @@ mod tests {
             let said = parse(bad).map_err(|said| said.starts_with("expected `unix:"));
             assert_eq!(said, Err(true), "{bad}");
         }
-        for far in ["10.0.0.1:8000", "[fd00::1]:8000", "0.0.0.0:8000", "[::ffff:10.0.0.1]:1"] {
+        for far in [
+            "10.0.0.1:8000",
+            "[fd00::1]:8000",
+            "0.0.0.0:8000",
+            "[::ffff:10.0.0.1]:1",
+            "169.254.0.1:8",
+            "[fe80::1]:8",
+            "[::ffff:169.254.169.254]:1",
+        ] {
             let said = parse(&format!("tcp://{far}")).map_err(|said| said.contains("in the clear"));
             assert_eq!(said, Err(true), "{far}");
         }
