@@ -215,15 +215,17 @@ pub(super) async fn run(keys: Keys, talk: &mut Talk) -> Result<(), Failure> {
 
 /// Why an export did not come back.
 fn not_imported(error: &StartError, store: PathBuf) -> Failure {
-    match error {
-        StartError::Keys(KeysError::Export(_) | KeysError::OtherExport { .. }) => {
-            Failure::usage(error)
-        }
-        StartError::Ledger(words) if *words == StoreError::Locked(store).to_string() => {
-            not_started(error).hint("end the broker first")
-        }
-        other => not_started(other),
+    if matches!(error, StartError::Keys(KeysError::Export(_) | KeysError::OtherExport { .. })) {
+        return Failure::usage(error);
     }
+    let failure = not_started(error);
+    // Whoever has it open is the broker: nobody else keeps it open for longer than a moment.
+    if let StartError::Ledger(words) = error
+        && *words == StoreError::Locked(store).to_string()
+    {
+        return failure.hint("end the broker first");
+    }
+    failure
 }
 
 /// One line that only its owner can read: whoever else could would hold our signing keys with the export.

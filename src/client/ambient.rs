@@ -326,9 +326,7 @@ mod tests {
         let token = Secret::from(format!("e30.{claims}.c2ln"));
         assert_eq!(
             unverified_words(&token).as_deref(),
-            Some(
-                r#"the token says: issued by `i`, about `s`, for `a`, until 2027-01-15T08:00:00Z"#
-            )
+            Some("the token says: issued by `i`, about `s`, for `a`, until 2027-01-15T08:00:00Z")
         );
         assert_eq!(unverified_words(&Secret::from("opaque".to_owned())), None);
         assert!(is_unverified_for(&token, "a") && !is_unverified_for(&token, "b"));

@@ -335,17 +335,19 @@ pub async fn reopen(
     let context = KeyContext { ring, epoch: found, environment };
     let of_the_export = |error| match error {
         ProtectError::DoesNotOpen(why) => KeysError::Export(why),
-        other => KeysError::Protect(other),
+        other @ (ProtectError::NoKek(_) | ProtectError::DoesNotClose(_)) => {
+            KeysError::Protect(other)
+        }
     };
     // Better words than "does not open" for what will not: opening asks for the same epoch, in the header that is authenticated.
     let epoch = protector::unverified_epoch(exported).map_err(of_the_export)?;
     if epoch != found {
         return Err(KeysError::OtherExport { found: epoch, stands: found });
     }
-    Ring::open(exported, &context, opener).await.map_err(|error| match error {
-        KeysError::Protect(error) => of_the_export(error),
-        other => other,
-    })
+    match Ring::open(exported, &context, opener).await {
+        Err(KeysError::Protect(error)) => Err(of_the_export(error)),
+        done @ (Ok(_) | Err(_)) => done,
+    }
 }
 
 /// Puts `ring`, reopened, in the place of what stands, under `protector`. Its new epoch.
