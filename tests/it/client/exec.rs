@@ -345,7 +345,7 @@ fn that_a_broker_is_tried_again_is_said_once_on_stderr_and_not_to_google_s_libra
         let words: Vec<&str> = [verb].iter().chain(&asked).chain(more).copied().collect();
         let done = cambio(&words, &[("MINE", "e30.e30.hush-token")], "");
         assert_eq!(done.status.code(), Some(3));
-        (text(&done.stdout).to_owned(), text(&done.stderr).to_owned())
+        (text(&done.stdout), text(&done.stderr))
     };
     for (verb, more) in [("exchange", &[][..]), ("exec", &["--", "true"])] {
         let (out, err) = run(verb, more);
