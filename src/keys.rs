@@ -208,6 +208,19 @@ pub enum KeysError {
         /// The epoch in the ledger.
         witnessed: u64,
     },
+    /// An export that does not open, with the reason.
+    #[error("the export does not open: {0}")]
+    Export(String),
+    /// An export of another ring than the one that stands (threat K07).
+    #[error(
+        "this export is of epoch {found}, the ring is at {stands}: it is in already, or a key was rotated since; export again"
+    )]
+    OtherExport {
+        /// The epoch that the export names.
+        found: u64,
+        /// The epoch of the ring that stands.
+        stands: u64,
+    },
     /// What was opened is not a ring, or not a sound one.
     #[error("the key ring is not sound: {0}")]
     Unsound(String),

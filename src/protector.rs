@@ -35,6 +35,15 @@ pub enum ProtectError {
     DoesNotClose(String),
 }
 
+/// The epoch that `sealed` says it belongs to. Nothing of it is verified before it is opened: for words, and to refuse.
+///
+/// # Errors
+/// It has not the shape of a sealed ring.
+pub fn unverified_epoch(sealed: &str) -> Result<u64, ProtectError> {
+    let header = jwe::header_of(sealed)?;
+    jwe::epoch_in(&header).ok_or_else(|| jwe::not_opened("it names no epoch"))
+}
+
 /// Closes and opens with a key-encryption key. The sealed form is a compact JWE of an encrypted JWK Set (RFC 7517 section 7).
 ///
 /// Duties, held by `tests/it/conformance/key_protector.rs`:

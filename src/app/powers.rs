@@ -411,7 +411,9 @@ fn keys(error: KeysError) -> PowerError {
         | KeysError::RolledBack { .. }
         | KeysError::Unsound(_)
         | KeysError::Key { .. }
-        | KeysError::NoKey(_) => PowerError::Failed(text),
+        | KeysError::NoKey(_)
+        | KeysError::Export(_)
+        | KeysError::OtherExport { .. } => PowerError::Failed(text),
     }
 }
 

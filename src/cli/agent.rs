@@ -121,7 +121,8 @@ impl Work {
     /// Every file once. What is written stays when a later one fails: init containers are run again as a whole.
     async fn once(&self, deadline: Duration) -> Result<(), Failure> {
         let patience = Patience { total: deadline, ..Patience::default() };
-        let mut waiting = Waiting::begin(patience, &SystemChance);
+        let waiting = Waiting::begin(patience, &SystemChance);
+        let mut waiting = waiting.telling(|words| warn!("{words}"));
         for credential in &self.config.credentials {
             let files = destinations(credential);
             if files.is_empty() {

@@ -188,6 +188,9 @@ impl Exchange {
         let errand = self.asking.errand(broker)?;
         let mut waiting = Waiting::begin(self.asking.patience(), &SystemChance);
         let quiet = format == Format::GcpExecutable;
+        if !quiet {
+            waiting = waiting.telling(talk.voice());
+        }
         let subject = errand.subject(machine, &mut waiting).await?;
         if let (Some((title, place)), false) = (&subject.place, quiet) {
             talk.say(format_args!("found the token of {title}: {place}"));
@@ -203,7 +206,7 @@ impl Exchange {
                 {
                     talk.say(words);
                 }
-                return Err(refused.of(errand.audience.as_deref()).into());
+                return Err(errand.refused(refused, &subject).into());
             }
         };
         if !quiet {

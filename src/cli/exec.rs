@@ -85,7 +85,7 @@ enum Hand {
     Env,
     /// In files of a private folder, which are renewed.
     Files,
-    /// AWS sessions by an endpoint on loopback, which SDKs ask again by themselves; everything else in files.
+    /// The one AWS session among them by an endpoint on loopback, which SDKs ask again by themselves; everything else in files.
     Endpoint,
 }
 
@@ -98,11 +98,12 @@ struct Wanted {
 }
 
 impl Wanted {
-    /// As it was asked for.
+    /// As it was asked for: in every message. Without a target it is the one that the rule grants, whatever that is called.
     fn label(&self) -> String {
-        match &self.errand.scope {
-            Some(scope) => format!("{}:{scope}", self.target),
-            None => self.target.clone(),
+        match (&self.errand.audience, &self.errand.scope) {
+            (Some(_), Some(scope)) => format!("`{}:{scope}`", self.target),
+            (Some(_), None) => format!("`{}`", self.target),
+            (None, _) => "the credential".to_owned(),
         }
     }
 }
@@ -232,7 +233,8 @@ impl Exec {
         talk: &mut Talk,
     ) -> Result<(), Stopped> {
         let stop = CancellationToken::new();
-        let mut waiting = Waiting::begin(self.asking.patience(), &SystemChance).until(stop.clone());
+        let waiting = Waiting::begin(self.asking.patience(), &SystemChance).until(stop.clone());
+        let mut waiting = waiting.telling(talk.voice());
         for one in wanted {
             let carriers = self.hide_platform.then_some(&mut gained.carriers);
             let (done, stopped) = {
@@ -256,9 +258,9 @@ impl Exec {
                 (done, stopped)
             };
             let lost = |why: &dyn std::fmt::Display| {
-                let target = &one.target;
+                let label = one.label();
                 format!(
-                    "warning: a credential of `{target}` may exist that nobody has, until it ends by itself: {why}"
+                    "warning: {label}: a credential may exist that nobody has, until it ends by itself: {why}"
                 )
             };
             let unsure = match done {
@@ -269,7 +271,7 @@ impl Exec {
                 Some(Err(mut error)) => {
                     gained.orphans.extend(error.lease.take());
                     if stopped.is_none() {
-                        let failure = Failure::from(error).about(format_args!("`{}`", one.label()));
+                        let failure = Failure::from(error).about(one.label());
                         return Err(Stopped::Failed(failure.also("the command is not started")));
                     }
                     error.unsure.then(|| lost(&error))
@@ -364,16 +366,16 @@ async fn acquire(
     }
     match errand.exchange(&subject, waiting, &SystemClock).await? {
         Answer::Issued(issued) => {
-            talk.say(format_args!("`{}`: {}", wanted.label(), summary(&issued)));
+            talk.say(format_args!("{}: {}", wanted.label(), summary(&issued)));
             Ok((*issued, subject.fingerprint()))
         }
         Answer::Refused(refused) => {
             if let (false, Some(words)) =
                 (refused.is_outage(), ambient::unverified_words(&subject.token))
             {
-                talk.say(format_args!("`{}`: {words}", wanted.label()));
+                talk.say(format_args!("{}: {words}", wanted.label()));
             }
-            Err(refused.of(errand.audience.as_deref()))
+            Err(errand.refused(refused, &subject))
         }
     }
 }

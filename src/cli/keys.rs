@@ -16,14 +16,16 @@ use super::{
     Failure, Talk,
     admin::{Reach, Why},
     config, render,
-    serve::not_started,
+    serve::{not_started, store_of},
 };
 use crate::{
-    app::{self, restore::restore_keys},
+    app::{self, StartError, restore::restore_keys},
     chance::{Chance as _, SystemChance},
+    keys::KeysError,
     ledger::Operator,
     owner,
     secret::Secret,
+    store::StoreError,
 };
 
 /// More than any key.
@@ -177,12 +179,17 @@ pub(super) async fn run(keys: Keys, talk: &mut Talk) -> Result<(), Failure> {
             let mut exported = String::new();
             let read = io::stdin().lock().take(EXPORT_BYTES).read_to_string(&mut exported);
             read.map_err(|error| Failure::usage(format!("stdin: {error}")))?;
+            if exported.trim().is_empty() {
+                return Err(Failure::usage("stdin holds no export").hint(
+                    "`cambio keys export` makes one, while the broker runs: `… < ring.jwe`",
+                ));
+            }
             // It writes to the store: by a configuration that nobody else may change.
             let config = config::load_to_serve(&config)?;
             let who = format!("uid:{}", rustix::process::getuid().as_raw());
             let by = Operator { who, reason: why.reason };
             let epoch = restore_keys(&config, exported.trim(), passphrase, by).await;
-            let epoch = epoch.map_err(|error| not_started(&error))?;
+            let epoch = epoch.map_err(|error| not_imported(&error, store_of(&config)))?;
             if talk.json() {
                 talk.value(&json!({ "epoch": epoch }));
             } else {
@@ -204,6 +211,21 @@ pub(super) async fn run(keys: Keys, talk: &mut Talk) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Why an export did not come back.
+fn not_imported(error: &StartError, store: PathBuf) -> Failure {
+    if matches!(error, StartError::Keys(KeysError::Export(_) | KeysError::OtherExport { .. })) {
+        return Failure::usage(error);
+    }
+    let failure = not_started(error);
+    // Whoever has it open is the broker: nobody else keeps it open for longer than a moment.
+    if let StartError::Ledger(words) = error
+        && *words == StoreError::Locked(store).to_string()
+    {
+        return failure.hint("end the broker first");
+    }
+    failure
 }
 
 /// One line that only its owner can read: whoever else could would hold our signing keys with the export.

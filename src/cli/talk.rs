@@ -4,16 +4,19 @@ use std::{
     borrow::Cow,
     fmt,
     io::{self, IsTerminal as _, Write},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use serde_json::Value;
 
 use super::{Exit, aside::Aside};
 
+type Stderr = Box<dyn Write + Send>;
+
 /// The one place that writes to the terminal.
 pub struct Talk {
     out: Box<dyn Write + Send>,
-    err: Box<dyn Write + Send>,
+    err: Arc<Mutex<Stderr>>,
     json: bool,
     err_is_terminal: bool,
     failed: Option<io::Error>,
@@ -30,14 +33,21 @@ impl Talk {
     #[must_use]
     pub fn of_the_process(json: bool) -> Self {
         let err_is_terminal = io::stderr().is_terminal();
-        let (out, err) = (Box::new(io::stdout()), Box::new(io::stderr()));
-        Self { out, err, json, err_is_terminal, failed: None }
+        let err: Stderr = Box::new(io::stderr());
+        Self {
+            out: Box::new(io::stdout()),
+            err: Arc::new(Mutex::new(err)),
+            json,
+            err_is_terminal,
+            failed: None,
+        }
     }
 
     /// From now on, a stderr that nobody reads holds nobody up.
     pub(super) fn never_blocked(&mut self) {
-        let err = std::mem::replace(&mut self.err, Box::new(io::sink()));
-        self.err = Box::new(Aside::of(err));
+        let mut held = locked(&self.err);
+        let err = std::mem::replace(&mut *held, Box::new(io::sink()));
+        *held = Box::new(Aside::of(err));
     }
 
     /// Whether data is wanted as JSON.
@@ -66,22 +76,28 @@ impl Talk {
 
     /// Lines for people, on stderr.
     pub fn say(&mut self, text: impl fmt::Display) {
-        // Nobody is left to be told that stderr is gone.
-        let _ = writeln!(self.err, "{}", no_order(&harmless(&text.to_string())));
+        say(&self.err, &text);
+    }
+
+    /// What says lines for people, too, and may be kept by whoever has to while others talk.
+    pub(super) fn voice(&self) -> impl Fn(&str) + Send + Sync + use<> {
+        let err = Arc::clone(&self.err);
+        move |text| say(&err, &text)
     }
 
     /// How far long work is: overwrites its own line, and says nothing where stderr is no terminal.
     pub fn progress(&mut self, text: impl fmt::Display) {
         if self.err_is_terminal {
-            let _ = write!(self.err, "\r\u{1b}[K{}", harmless(&text.to_string()));
-            let _ = self.err.flush();
+            let mut err = locked(&self.err);
+            let _ = write!(err, "\r\u{1b}[K{}", harmless(&text.to_string()));
+            let _ = err.flush();
         }
     }
 
     /// Ends the line of [`Talk::progress`].
     pub fn progress_ended(&mut self) {
         if self.err_is_terminal {
-            let _ = write!(self.err, "\r\u{1b}[K");
+            let _ = write!(locked(&self.err), "\r\u{1b}[K");
         }
     }
 
@@ -104,6 +120,15 @@ impl Talk {
             self.failed.get_or_insert(error);
         }
     }
+}
+
+fn locked(err: &Mutex<Stderr>) -> MutexGuard<'_, Stderr> {
+    err.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn say(err: &Mutex<Stderr>, text: &dyn fmt::Display) {
+    // Nobody is left to be told that stderr is gone.
+    let _ = writeln!(locked(err), "{}", no_order(&harmless(&text.to_string())));
 }
 
 /// `text` with every control character but the line feed, and every character that reorders or hides text, spelled out:
@@ -204,7 +229,8 @@ mod tests {
     }
 
     fn ended(kind: io::ErrorKind) -> Exit {
-        let (out, err) = (Box::new(Full(kind)), Box::new(io::sink()));
+        let err: Stderr = Box::new(io::sink());
+        let (out, err) = (Box::new(Full(kind)), Arc::new(Mutex::new(err)));
         let mut talk = Talk { out, err, json: false, err_is_terminal: false, failed: None };
         talk.line("data");
         talk.finish(Exit::Done)

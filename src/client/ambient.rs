@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{ClientError, Machine, Waiting};
 use crate::{
@@ -254,14 +254,33 @@ fn token(text: &str) -> Result<Secret, &'static str> {
     Ok(Secret::from(text.to_owned()))
 }
 
+/// Whether a token says that it is for `audience`. Nothing of it is verified, and nothing is decided by it but words.
+#[must_use]
+pub fn is_unverified_for(token: &Secret, audience: &str) -> bool {
+    match unverified_claims(token).as_ref().and_then(|claims| claims.get("aud")) {
+        Some(Value::String(one)) => one == audience,
+        Some(Value::Array(all)) => all.iter().any(|one| one.as_str() == Some(audience)),
+        Some(_) | None => false,
+    }
+}
+
+fn unverified_claims(token: &Secret) -> Option<Map<String, Value>> {
+    let claims = token.reveal_text()?.split('.').nth(1)?;
+    json::parse_object(&URL_SAFE_NO_PAD.decode(claims).ok()?, &Limits::CLAIMS).ok()
+}
+
 /// What a token says about itself, for a person who has to find out why it was refused. Nothing of it is verified, and nothing
 /// is decided by it. `None`: it is no JWT.
 #[must_use]
 pub fn unverified_words(token: &Secret) -> Option<String> {
-    let claims = token.reveal_text()?.split('.').nth(1)?;
-    let claims = json::parse_object(&URL_SAFE_NO_PAD.decode(claims).ok()?, &Limits::CLAIMS).ok()?;
+    let claims = unverified_claims(token)?;
     let said = |name: &str| match claims.get(name) {
         Some(Value::String(text)) => format!("`{text}`"),
+        // One audience in a list is one audience, and whoever copies it needs no brackets.
+        Some(Value::Array(all)) if name == "aud" && all.iter().all(Value::is_string) => {
+            let all = all.iter().filter_map(Value::as_str).map(|one| format!("`{one}`"));
+            all.collect::<Vec<_>>().join(" and ")
+        }
         Some(value) => format!("`{value}`"),
         None => "nobody".to_owned(),
     };
@@ -307,10 +326,13 @@ mod tests {
         let token = Secret::from(format!("e30.{claims}.c2ln"));
         assert_eq!(
             unverified_words(&token).as_deref(),
-            Some(
-                r#"the token says: issued by `i`, about `s`, for `["a"]`, until 2027-01-15T08:00:00Z"#
-            )
+            Some("the token says: issued by `i`, about `s`, for `a`, until 2027-01-15T08:00:00Z")
         );
         assert_eq!(unverified_words(&Secret::from("opaque".to_owned())), None);
+        assert!(is_unverified_for(&token, "a") && !is_unverified_for(&token, "b"));
+        let claims = URL_SAFE_NO_PAD.encode(r#"{"aud":["a","b"]}"#);
+        let token = Secret::from(format!("e30.{claims}.c2ln"));
+        let words = unverified_words(&token).unwrap();
+        assert!(words.ends_with("for `a` and `b`"), "{words}");
     }
 }

@@ -157,6 +157,33 @@ impl Errand {
         Ok(Acquired { answer, fingerprint: subject.fingerprint(), place: subject.place })
     }
 
+    /// `refused`, in words, with what was asked for. Where the token is refused, and its audience is the one that we chose by
+    /// ourselves, that is said too: the broker's configuration may name another one for this issuer.
+    #[must_use]
+    pub fn refused(&self, refused: Refused, subject: &Subject) -> ClientError {
+        let of_the_token = refused
+            .description
+            .as_deref()
+            .is_some_and(|words| words.starts_with("the subject token"));
+        let mut error = refused.of(self.audience.as_deref());
+        let ours = self.broker.issuer();
+        if of_the_token
+            && self.token_audience.is_none()
+            && matches!(self.source, TokenSource::Platform(_))
+            && ambient::is_unverified_for(&subject.token, ours)
+        {
+            let words = format!(
+                "the token was asked for with the audience `{ours}`; if the broker expects another one of this issuer, name \
+                 it with `--token-audience`"
+            );
+            error.hint = Some(match error.hint {
+                Some(hint) => format!("{words}; {hint}"),
+                None => words,
+            });
+        }
+        error
+    }
+
     /// `refused`, where the same token had been taken before: most issuers' tokens are good once, and then the words of the
     /// broker alone would send the reader to the policy, in place of the token.
     #[must_use]

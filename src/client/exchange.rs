@@ -37,7 +37,12 @@ impl Broker {
     /// The URL is none that a token may be sent to, or there is no HTTP client for it.
     pub fn at(url: &str, reaching: Reaching<'_>) -> Result<Self, ClientError> {
         let parsed = web::safe_url(url).map_err(|reason| {
-            ClientError::usage(reason).hint("a token that is sent in the clear is anybody's")
+            let error = ClientError::usage(reason);
+            if url.contains("://") || url.contains('@') {
+                return error.hint("a token that is sent in the clear is anybody's");
+            }
+            // A host and a port, as other programs take them.
+            error.hint(format_args!("write `https://{url}`"))
         })?;
         if parsed.query().is_some() || parsed.fragment().is_some() {
             return Err(ClientError::usage(format!(
@@ -249,7 +254,7 @@ impl Asked<'_> {
             };
             match self.once(broker, waiting.left()).await {
                 Err(error @ WebError::NotConnected(_)) => {
-                    if !waiting.rest(None).await {
+                    if !waiting.rest(None, &unreachable(&error)).await {
                         return Err(unreachable(&error)
                             .hint("does the broker run, and is that its address?"));
                     }
@@ -274,7 +279,10 @@ impl Asked<'_> {
                     Err(error) => return Err(unreadable(error, broker, waiting).await),
                     Ok(Answer::Refused(refused)) if refused.is_outage() => {
                         let again = match refused.retry_after {
-                            Some(after) => waiting.rest(Some(after)).await,
+                            Some(after) => {
+                                let why = ClientError::from(refused.clone());
+                                waiting.rest(Some(after), &why).await
+                            }
                             None => false,
                         };
                         if !again {

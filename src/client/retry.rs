@@ -1,7 +1,7 @@
 //! Trying again: with jitter, so that a thousand jobs that were cut off together do not come back together, and never past one
 //! deadline for the whole command.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -54,6 +54,15 @@ fn part(of: Duration, parts: u32) -> Duration {
 /// A try must have at least this part of the whole time left for itself.
 const LEAST: u32 = 20;
 
+/// Who is told that we try again.
+struct Told<'a>(Box<dyn Fn(&str) + Send + Sync + 'a>);
+
+impl fmt::Debug for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Told(…)")
+    }
+}
+
 /// One command's patience, as it runs out.
 #[derive(Debug)]
 pub struct Waiting<'a> {
@@ -62,6 +71,7 @@ pub struct Waiting<'a> {
     end: Instant,
     turn: u32,
     stop: CancellationToken,
+    told: Option<Told<'a>>,
 }
 
 impl<'a> Waiting<'a> {
@@ -70,13 +80,21 @@ impl<'a> Waiting<'a> {
     pub fn begin(patience: Patience, chance: &'a dyn Chance) -> Self {
         let now = tokio::time::Instant::now();
         let end = now.checked_add(patience.total).unwrap_or(now);
-        Self { patience, chance, end, turn: 0, stop: CancellationToken::new() }
+        Self { patience, chance, end, turn: 0, stop: CancellationToken::new(), told: None }
     }
 
     /// The same, that makes no further try once `stop` is cancelled. What is under way goes on: its answer may be a credential.
     #[must_use]
     pub fn until(mut self, stop: CancellationToken) -> Self {
         self.stop = stop;
+        self
+    }
+
+    /// The same, that tells `told` once, at the first wait, what it is that we try again: whoever looks at a command that says
+    /// nothing for a minute takes it for one that hangs.
+    #[must_use]
+    pub fn telling(mut self, told: impl Fn(&str) + Send + Sync + 'a) -> Self {
+        self.told = Some(Told(Box::new(told)));
         self
     }
 
@@ -92,10 +110,10 @@ impl<'a> Waiting<'a> {
         self.end.saturating_duration_since(Instant::now())
     }
 
-    /// Waits before the next try. `false`, at once, where the wait would leave no time for that try, or where we are to stop: then
+    /// Waits before the next try; `why` is what came of the one before, as its error would say it. `false`, at once, where the wait would leave no time for that try, or where we are to stop: then
     /// there is no next try.
     #[must_use]
-    pub async fn rest(&mut self, asked: Option<Duration>) -> bool {
+    pub async fn rest(&mut self, asked: Option<Duration>, why: &(dyn fmt::Display + Sync)) -> bool {
         let mut dice = [u8::MAX];
         // Without chance: the longest wait. Nothing secret depends on it.
         let _ = self.chance.fill(&mut dice);
@@ -106,6 +124,11 @@ impl<'a> Waiting<'a> {
             return false;
         }
         self.turn = self.turn.saturating_add(1);
+        if let Some(Told(told)) = self.told.take()
+            && !self.stop.is_cancelled()
+        {
+            told(&format!("{why}: trying again, for {:?} at most", self.patience.total));
+        }
         tokio::select! {
             biased;
             () = self.stop.cancelled() => false,
@@ -148,19 +171,40 @@ mod tests {
         let chance = SeededChance::of(1);
         let mut waiting = Waiting::begin(PATIENCE, &chance);
         // If it waited, this test would take a minute.
-        assert!(!waiting.rest(Some(Duration::from_secs(60))).await);
+        assert!(!waiting.rest(Some(Duration::from_secs(60)), &"away").await);
         // Nor for what would have no time to be answered.
-        assert!(!waiting.rest(Some(Duration::from_millis(57_500))).await);
+        assert!(!waiting.rest(Some(Duration::from_millis(57_500)), &"away").await);
         let short = Patience { total: Duration::from_millis(20), ..PATIENCE };
-        assert!(!Waiting::begin(short, &chance).rest(None).await);
+        assert!(!Waiting::begin(short, &chance).rest(None, &"away").await);
         // Nor once it is told to stop, in the middle of a wait too.
         let stop = CancellationToken::new();
         let mut stopped = Waiting::begin(PATIENCE, &chance).until(stop.clone());
-        let (rested, ()) = tokio::join!(stopped.rest(Some(Duration::from_secs(50))), async {
-            stop.cancel();
-        });
+        let (rested, ()) =
+            tokio::join!(stopped.rest(Some(Duration::from_secs(50)), &"away"), async {
+                stop.cancel();
+            });
         assert!(!rested);
         let quick = Patience { first: Duration::from_millis(1), ..PATIENCE };
-        assert!(Waiting::begin(quick, &chance).rest(None).await);
+        assert!(Waiting::begin(quick, &chance).rest(None, &"away").await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_we_try_again_is_told_once_and_only_where_we_do() {
+        let (chance, said) = (SeededChance::of(1), std::sync::Mutex::new(Vec::new()));
+        let telling = |patience| {
+            let told = |words: &str| said.lock().unwrap().push(words.to_owned());
+            Waiting::begin(patience, &chance).telling(told)
+        };
+        let short = Patience { total: Duration::from_millis(20), ..PATIENCE };
+        assert!(!telling(short).rest(None, &"away").await);
+        let stop = CancellationToken::new();
+        stop.cancel();
+        assert!(!telling(PATIENCE).until(stop).rest(None, &"away").await);
+        assert_eq!(*said.lock().unwrap(), [""; 0]);
+        let mut waiting = telling(PATIENCE);
+        for why in ["`URL` is away", "and still"] {
+            assert!(waiting.rest(None, &why).await);
+        }
+        assert_eq!(*said.lock().unwrap(), ["`URL` is away: trying again, for 60s at most"]);
     }
 }

@@ -74,7 +74,7 @@ impl Lease {
                     (error, None)
                 }
             };
-            if !waiting.rest(after).await {
+            if !waiting.rest(after, &error).await {
                 return Err(error);
             }
         }

@@ -20,7 +20,7 @@ use crate::{
     clock::Clock,
     grant::TargetName,
     ledger::Event,
-    protector::{KeyContext, KeyProtector},
+    protector::{self, KeyContext, KeyProtector, ProtectError},
     subject::{Algorithm, MAXIMUM_LEEWAY},
 };
 
@@ -333,7 +333,21 @@ pub async fn reopen(
     }
     let (ring, environment) = (name.to_owned(), environment.to_owned());
     let context = KeyContext { ring, epoch: found, environment };
-    Ring::open(exported, &context, opener).await
+    let of_the_export = |error| match error {
+        ProtectError::DoesNotOpen(why) => KeysError::Export(why),
+        other @ (ProtectError::NoKek(_) | ProtectError::DoesNotClose(_)) => {
+            KeysError::Protect(other)
+        }
+    };
+    // Better words than "does not open" for what will not: opening asks for the same epoch, in the header that is authenticated.
+    let epoch = protector::unverified_epoch(exported).map_err(of_the_export)?;
+    if epoch != found {
+        return Err(KeysError::OtherExport { found: epoch, stands: found });
+    }
+    match Ring::open(exported, &context, opener).await {
+        Err(KeysError::Protect(error)) => Err(of_the_export(error)),
+        done @ (Ok(_) | Err(_)) => done,
+    }
 }
 
 /// Puts `ring`, reopened, in the place of what stands, under `protector`. Its new epoch.

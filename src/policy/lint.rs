@@ -40,9 +40,11 @@ pub(in crate::policy) fn rule(
         return;
     }
     if !is_narrow(conditions, preset) && text.allow_organization.is_none() {
-        let ids = preset.stable_ids.first().map_or_else(String::new, |set| ways_of(set));
         let message = format!("rule `{id}` admits every workload of the pinned organization");
-        let hint = format!("add {ids}, or say `allow_organization: true`");
+        let hint = format!(
+            "add an equality on {}, or say `allow_organization: true`",
+            missing(conditions, preset)
+        );
         problems.push(Problem::at(file, text.when_place, message).hint(hint));
     }
     reused(file, text, known, problems);
@@ -186,6 +188,17 @@ fn is_narrow(conditions: &[Condition], preset: &Preset) -> bool {
         .iter()
         .filter(|set| !shared(set))
         .any(|set| set.iter().all(|claim| equality(conditions, claim).is_some()))
+}
+
+/// What makes the rule narrow: of each set of pins that one organization alone has, the claims that the rule pins not yet.
+fn missing(conditions: &[Condition], preset: &Preset) -> String {
+    let shared = |set: &&&[&str]| set.iter().all(|claim| preset.organizations.contains(claim));
+    let ways = preset.pins.iter().filter(|set| !shared(set)).map(|set| {
+        let open: Vec<&str> =
+            set.iter().copied().filter(|claim| equality(conditions, claim).is_none()).collect();
+        ways_of(&open)
+    });
+    ways.collect::<Vec<_>>().join(", or ")
 }
 
 /// Whether the condition's equality goes into the index.

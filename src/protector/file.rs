@@ -128,7 +128,9 @@ impl KeyProtector for PassphraseFile {
             let decrypter = Pbes2HmacAeskwJweAlgorithm::Pbes2Hs512A256kw
                 .decrypter_from_bytes(passphrase.reveal())
                 .map_err(|_| jwe::not_opened("the passphrase does not fit"))?;
-            jwe::open(&sealed, &decrypter)
+            jwe::open(&sealed, &decrypter).map_err(|_| {
+                jwe::not_opened("another passphrase than it was made with, or a changed byte")
+            })
         });
         opened.await.map_err(|_| jwe::not_opened("the thread ended"))?
     }

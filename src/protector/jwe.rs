@@ -71,6 +71,11 @@ pub(super) fn header_of(sealed: &str) -> Result<Map<String, Value>, ProtectError
     Ok(header.into_map())
 }
 
+/// The epoch that the header names.
+pub(super) fn epoch_in(header: &Map<String, Value>) -> Option<u64> {
+    header.get(EPOCH).and_then(Value::as_u64)
+}
+
 /// Exactly our header: `algorithm`, `A256GCM`, and the context that it is to be opened in. `zip`, `crit` and whatever we
 /// don't write is refused by name.
 pub(super) fn expect(

@@ -2,6 +2,7 @@
 
 mod dev;
 mod doctor;
+mod keys;
 mod sandbox;
 
 /// Each file in `cli/` is a session: what is typed, all that is answered, and the exit code. After a wanted change,

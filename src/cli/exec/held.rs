@@ -30,7 +30,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Tended {
     target: String,
-    /// The target and its scope, as it was asked for: in every message.
+    /// What it is called in every message: the target and its scope, as it was asked for.
     label: String,
     name: String,
     kept: watch::Receiver<Arc<Kept>>,
@@ -86,7 +86,7 @@ impl Tended {
         let target = &self.label;
         let Some(trouble) = &kept.trouble else {
             let (troubled, _) = std::mem::take(&mut self.told);
-            return troubled.then(|| format!("`{target}` is renewed again"));
+            return troubled.then(|| format!("{target} is renewed again"));
         };
         let why = match &trouble.what.hint {
             Some(hint) => format!("{}\n  hint: {hint}", trouble.what),
@@ -96,14 +96,14 @@ impl Tended {
             (Some(issued), (false, _)) => {
                 self.told.0 = true;
                 let ends = issued.ends.map(|ends| format!(" until `{ends}`")).unwrap_or_default();
-                Some(format!("warning: `{target}` can't be renewed, and is good{ends}: {why}"))
+                Some(format!("warning: {target} can't be renewed, and is good{ends}: {why}"))
             }
             (None, (_, false)) => {
                 self.told = (true, true);
                 let since = trouble.since;
                 let ended = kept.ends_at().map(|at| format!(" since `{at}`")).unwrap_or_default();
                 Some(format!(
-                    "error: `{target}` is over{ended}, and could not be renewed since `{since}`: {why}"
+                    "error: {target} is over{ended}, and could not be renewed since `{since}`: {why}"
                 ))
             }
             (Some(_) | None, _) => None,
@@ -385,8 +385,8 @@ impl Held {
             let kept = one.kept.borrow();
             if let Some(trouble) = kept.trouble.as_ref().filter(|trouble| trouble.what.unsure) {
                 talk.say(format_args!(
-                    "warning: a credential of `{}` may exist that nobody has, until it ends by itself: {}",
-                    one.target, trouble.what
+                    "warning: {}: a credential may exist that nobody has, until it ends by itself: {}",
+                    one.label, trouble.what
                 ));
             }
         }
@@ -411,7 +411,7 @@ mod tests {
         let at = Instant::from_seconds;
         let (keep, kept) = watch::channel(Arc::new(Kept::default()));
         let (target, name) = ("postgres/orders".to_owned(), "CAMBIO_TOKEN".to_owned());
-        let mut tended = Tended::of(target, "postgres/orders:readonly".to_owned(), name, kept);
+        let mut tended = Tended::of(target, "`postgres/orders:readonly`".to_owned(), name, kept);
         keep.send_replace(Arc::new(Kept {
             trouble: Some(Trouble {
                 since: at(1_800_000_600),

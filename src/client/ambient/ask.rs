@@ -98,7 +98,7 @@ impl Ask {
                 }
                 Err(error) => return Err(ClientError::unreachable(format!("{whom}: {error}"))),
             };
-            if !waiting.rest(after).await {
+            if !waiting.rest(after, &error).await {
                 return Err(ClientError::unreachable(error));
             }
             before = Some(error);

@@ -61,7 +61,7 @@ pub(super) async fn fetch(
             return Err(before);
         }
         let (now, error) = judged(failure, &whom, platform);
-        if !now.again(&mut denied) || !waiting.rest(None).await {
+        if !now.again(&mut denied) || !waiting.rest(None, &error).await {
             return Err(error);
         }
         before = Some(error);

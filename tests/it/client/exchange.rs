@@ -14,9 +14,13 @@ use axum::{
     Router,
     http::{HeaderName, StatusCode},
 };
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use cambio::{
     chance::SystemChance,
-    client::{Answer, Asked, Broker, ClientError, Issued, Lease, Waiting},
+    client::{
+        Answer, Asked, Broker, ClientError, Errand, Fault, Issued, Lease, Refused, Subject,
+        TokenSource, Waiting,
+    },
     clock::{Instant, ManualClock},
     edge::{
         Proxies,
@@ -195,6 +199,63 @@ async fn a_target_that_is_not_had_is_named_with_what_that_can_mean() {
     let broker = StandIn::at_loopback([Reply::json(400, several)]).await;
     let Ok(Answer::Refused(refused)) = ask(&broker.url).await else { panic!("not refused") };
     assert_eq!(refused.of(Some("jwt/orders")).hint, None);
+}
+
+/// As a program that takes a host and a port is told of it.
+#[test]
+fn a_broker_without_a_scheme_is_told_what_to_write() {
+    for (url, hint) in [
+        ("127.0.0.1:18443", Some("write `https://127.0.0.1:18443`")),
+        ("cambio.example.com:8443", Some("write `https://cambio.example.com:8443`")),
+        ("http://cambio.example.com", Some("a token that is sent in the clear is anybody's")),
+    ] {
+        let error = Broker::at(url, Reaching::default()).unwrap_err();
+        assert_eq!((error.fault, error.hint.as_deref()), (Fault::Usage, hint), "{error}");
+    }
+}
+
+/// What `aud` a platform's token has is our choice, until the broker's configuration makes another one.
+#[tokio::test]
+async fn a_refused_token_with_the_audience_of_our_choice_hints_at_the_option_for_another() {
+    let said = |description: &str| Refused {
+        status: 400,
+        code: "invalid_request".to_owned(),
+        description: Some(description.to_owned()),
+        exchange_id: None,
+        retry_after: None,
+    };
+    let token = |audience: &str| {
+        let claims = URL_SAFE_NO_PAD.encode(json!({ "aud": [audience] }).to_string());
+        Subject { token: Secret::from(format!("e30.{claims}.c2ln")), place: None }
+    };
+    let ours = "https://cambio.example.com";
+    let chosen = Errand {
+        broker: Broker::at(ours, Reaching::default()).unwrap(),
+        source: TokenSource::Platform(None),
+        token_audience: None,
+        audience: None,
+        scope: None,
+        lifetime: None,
+        ca_file: None,
+        proxy: None,
+    };
+    let not_accepted = "the subject token was not accepted";
+    let hint = chosen.refused(said(not_accepted), &token(ours)).hint.unwrap_or_default();
+    assert_eq!(
+        hint,
+        "the token was asked for with the audience `https://cambio.example.com`; if the broker expects another one of this \
+         issuer, name it with `--token-audience`"
+    );
+    let named = Errand { token_audience: Some(ours.to_owned()), ..chosen.clone() };
+    let handed = Errand { source: TokenSource::File("token".into()), ..chosen.clone() };
+    for (errand, why, audience) in [
+        (&chosen, "no trust policy permits this exchange", ours),
+        (&chosen, not_accepted, "somebody else"),
+        (&named, not_accepted, ours),
+        (&handed, not_accepted, ours),
+    ] {
+        assert_eq!(errand.refused(said(why), &token(audience)).hint, None, "{errand:?} {why}");
+    }
 }
 
 /// As somebody does who writes `https` where plain http is spoken.
@@ -408,7 +469,7 @@ async fn a_broker_is_named_by_a_url_that_a_token_may_be_sent_to() {
       hint: a token that is sent in the clear is anybody's
     Usage: `https://cambio.example/?x=1` has a query or a fragment, expected the broker's issuer URL
     Usage: `cambio.example`: relative URL without a base
-      hint: a token that is sent in the clear is anybody's
+      hint: write `https://cambio.example`
     "#);
 }
 

@@ -392,3 +392,37 @@ async fn a_credential_that_a_format_can_not_carry_is_ended_at_once() {
     let value: Result<Value, _> = text(&done.stdout).parse();
     assert!(value.is_err(), "nothing of it is written");
 }
+
+/// Nobody listens there. A minute of silence looks like a command that hangs.
+#[test]
+fn that_a_broker_is_tried_again_is_said_once_on_stderr_and_not_to_google_s_libraries() {
+    let asked = ["--broker", "http://127.0.0.1:1", "--token-variable", "MINE", "--deadline", "2s"];
+    let run = |verb: &str, more: &[&str]| {
+        let words: Vec<&str> = [verb].iter().chain(&asked).chain(more).copied().collect();
+        let done = cambio(&words, &[("MINE", "e30.e30.hush-token")], "");
+        assert_eq!(done.status.code(), Some(3));
+        (text(&done.stdout), text(&done.stderr))
+    };
+    for (verb, more) in [("exchange", &[][..]), ("exec", &["--", "true"])] {
+        let (out, err) = run(verb, more);
+        let again: Vec<&str> = err.lines().filter(|line| line.contains("trying again")).collect();
+        let [line] = again.as_slice() else { panic!("{err}") };
+        assert!(line.starts_with("no answer from `http://127.0.0.1:1`: "), "{err}");
+        assert!(line.ends_with(": trying again, for 2s at most"), "{err}");
+        assert_eq!(out, "");
+    }
+    let (out, err) = run("exchange", &["--format", "gcp-executable"]);
+    assert!(out.starts_with('{') && err.is_empty(), "{out}{err}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_credential_without_a_target_is_called_by_no_other_name() {
+    let broker = StandIn::at_loopback([granted("a.b.c", JWT), ended()]).await;
+    let done = run(&broker, &[], "true", &[]).await;
+    let err = text(&done.stderr);
+    assert!(err.starts_with("the credential: issued a token"), "{err}");
+    let broker = StandIn::at_loopback([granted("a.b.c", JWT), ended()]).await;
+    let done = run(&broker, &["--audience", "jwt/orders", "--scope", "read"], "true", &[]).await;
+    let err = text(&done.stderr);
+    assert!(err.starts_with("`jwt/orders:read`: issued a token"), "{err}");
+}

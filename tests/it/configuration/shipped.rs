@@ -44,14 +44,14 @@ fn installed() -> (tempfile::TempDir, PathBuf) {
     let home = tempfile::tempdir().unwrap();
     let deploy = home.path().join("deploy");
     for directory in
-        ["deploy/state", "deploy/anchor", "deploy/secrets", "trust-policies", "jwks/pinned"]
+        ["deploy/state", "deploy/anchor", "deploy/secrets", "deploy/policies", "deploy/pinned"]
     {
         fs::create_dir_all(home.path().join(directory)).unwrap();
     }
     for file in [
-        "trust-policies/orders.yaml",
-        "trust-policies/platform.yaml",
-        "jwks/pinned/cluster-green.json",
+        "deploy/policies/orders.yaml",
+        "deploy/policies/platform.yaml",
+        "deploy/pinned/cluster-green.json",
     ] {
         fs::write(home.path().join(file), "x").unwrap();
     }

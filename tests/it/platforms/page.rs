@@ -1,13 +1,21 @@
 //! `docs/issuers.md`: its table is what the presets say, and its rules work.
 
-use std::{fs, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use cambio::{
+    client::ambient::PLATFORMS,
     policy::{PolicySet, Source},
     subject::{
         Preset, Profile,
         provider::{self, Audience},
     },
+    target::{Expiry, Role, Target, Targets},
 };
 
 use super::{context, fixtures, object, permits, platforms, shown};
@@ -63,6 +71,58 @@ fn every_rule_of_the_page_works() {
         }
         assert!(!permits(&set, &profile(stranger)), "{name}\n{text}");
     }
+}
+
+/// From one cloud into another, and what a pattern needs: rules beside the platforms' own.
+#[test]
+fn the_other_rules_of_the_page_load_without_a_word() {
+    let (_, text) = page();
+    let bridge = text.split("\n## From one cloud into another").nth(1).unwrap();
+    let bridge = blocks(bridge).nth(1).unwrap();
+    let pattern = text.split("\n### `spiffe`").nth(1).unwrap();
+    let pattern = format!("version: 1\nrules:\n{}", blocks(pattern).nth(1).unwrap());
+    let role = |name: &str| BTreeMap::from([(name.into(), Role::default())]);
+    let target = |name: &str, role| Target {
+        name: name.into(),
+        kind: "any".to_owned(),
+        aliases: BTreeSet::new(),
+        environment: "prod".to_owned(),
+        roles: role,
+        granted_by: BTreeSet::from(["bridge.yaml".to_owned()]),
+        expiry: Expiry::Exact { floor: Duration::from_secs(1), ceiling: Duration::from_hours(1) },
+    };
+    let targets = [
+        target("google/prod", role("deploy")),
+        target("aws/prod", role("deploy")),
+        target("jwt/orders", role("deployer")),
+    ];
+    let mut context = context(&["aws", "google", "spiffe"], |name| provider::find(name).unwrap());
+    context.targets = Arc::new(Targets::of(targets).unwrap());
+    for text in [bridge, &pattern] {
+        let source = Source { name: "bridge.yaml".to_owned(), text: text.to_owned() };
+        let (_, warnings) = PolicySet::compile(&[source], &context)
+            .unwrap_or_else(|problems| panic!("{}\n{text}", shown(&problems)));
+        assert_eq!(shown(&warnings), "", "{text}");
+    }
+}
+
+/// The first platform whose signs hold decides, so the order of the client's table is what it does.
+#[test]
+fn the_table_of_the_client_has_its_platforms_in_their_order() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/client.md");
+    let text = fs::read_to_string(&path).unwrap();
+    let rows = text.split("| `--platform` |").nth(1).unwrap().lines().skip(2);
+    let told: Vec<&str> = rows
+        .map_while(|row| row.strip_prefix("| `"))
+        .filter_map(|row| row.split('`').next())
+        .collect();
+    let all: Vec<&str> = PLATFORMS.iter().map(|platform| platform.name).collect();
+    assert_eq!(told, all);
+}
+
+/// The YAML blocks of `text`.
+fn blocks(text: &str) -> impl Iterator<Item = &str> {
+    text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next())
 }
 
 fn facts() -> String {

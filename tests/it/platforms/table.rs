@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     Bench, LATER, as_it_is, changed, compiled, configured, fixtures, object, permits, platforms,
-    shown,
+    rule, shown,
 };
 
 #[test]
@@ -186,4 +186,32 @@ fn what_a_platform_signs_with_is_what_its_configuration_starts_from() {
     for preset in platforms().filter(|preset| !["aws", "spiffe"].contains(&preset.name)) {
         assert_eq!(algorithms(preset.name), [Algorithm::RS256].into(), "{}", preset.name);
     }
+}
+
+/// Whoever does what the hint says has a rule that loads: a hint that leads to another one leads nowhere.
+#[test]
+fn what_is_said_of_a_rule_for_a_whole_organization_leads_to_one_that_loads() {
+    let mut led = Vec::new();
+    for preset in platforms() {
+        let whole = |set: &&&[&str]| set.iter().all(|claim| preset.organizations.contains(claim));
+        let Some(organization) = preset.pins.iter().find(whole) else { continue };
+        let claims = fixtures::of(preset.name).claims();
+        let when = |named: &[&str]| {
+            // SPIFFE's are read out of `sub`.
+            let value = |claim: &str| claims.get(claim).cloned().unwrap_or_else(|| json!("x"));
+            let each = named.iter().map(|claim| format!("{claim}: {}", value(claim)));
+            format!("{{ {} }}", each.collect::<Vec<_>>().join(", "))
+        };
+        let said = compiled(preset, &rule(&when(organization), "")).unwrap_err();
+        let hint =
+            said.split("add an equality on ").nth(1).and_then(|rest| rest.split(", or ").next());
+        let hint = hint.unwrap_or_else(|| panic!("{}: {said}", preset.name));
+        let mut named = organization.to_vec();
+        named.extend(hint.split('`').skip(1).step_by(2));
+        let after = compiled(preset, &rule(&when(&named), ""));
+        assert!(after.is_ok(), "{}: {hint}: {}", preset.name, after.unwrap_err());
+        led.push(format!("{}: {hint}", preset.name));
+    }
+    assert!(led.contains(&"spiffe: `path`".to_owned()), "{led:?}");
+    assert!(led.len() > 8, "{led:?}");
 }

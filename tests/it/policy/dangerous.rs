@@ -24,7 +24,7 @@ fn c01_a_rule_without_a_tenant_is_refused() {
     ");
     assert_snapshot!(github("{ repository_owner_id: \"9919\" }"), @r"
     p.yaml:5:5: rule `a` admits every workload of the pinned organization
-      hint: add `repository_id`, or say `allow_organization: true`
+      hint: add an equality on `repository_id`, or say `allow_organization: true`
     ");
     assert_snapshot!(github("{ repository_id: { not: \"1\" } }"), @r"
     p.yaml:5:5: rule `a` is pinned to no tenant: strangers of issuer `github` could fit it
