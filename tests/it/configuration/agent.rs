@@ -56,7 +56,7 @@ fn a_small_file_is_read_and_its_defaults_are_the_careful_ones() {
 #[test]
 fn a_platform_is_one_that_we_know() {
     assert_snapshot!(said("{ file: token }", "{ platform: gihub }"), @r#"
-    agent.yaml:3:20: `platform` is `gihub`, expected `forgejo`, `github`, `gitlab`, `buildkite`, `circleci`, `bitbucket`, `azure-devops`, `terraform`, `spacelift`, `semaphore`, `vercel`, `modal`, `jenkins`, `fly`, `kubernetes`, `spiffe`, `azure-app-service`, `aws`, `google` or `azure`
+    agent.yaml:3:20: `platform` is `gihub`, expected `forgejo`, `github`, `gitlab`, `buildkite`, `circleci`, `bitbucket`, `azure-devops`, `terraform`, `spacelift`, `semaphore`, `vercel`, `modal`, `jenkins`, `fly`, `spiffe`, `kubernetes`, `azure-app-service`, `aws`, `google` or `azure`
       hint: did you mean `github`?
     "#);
     assert_eq!(said("{ file: token }", "{ platform: github }"), "nothing");
