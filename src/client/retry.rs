@@ -110,8 +110,8 @@ impl<'a> Waiting<'a> {
         self.end.saturating_duration_since(Instant::now())
     }
 
-    /// Waits before the next try; `why` is what came of the one before, as its error would say it. `false`, at once, where the wait would leave no time for that try, or where we are to stop: then
-    /// there is no next try.
+    /// Waits before the next try; `why` is what came of the one before, as its error would say it. `false`, at once, where the wait
+    /// would leave no time for that try, or where we are to stop: then there is no next try.
     #[must_use]
     pub async fn rest(&mut self, asked: Option<Duration>, why: &(dyn fmt::Display + Sync)) -> bool {
         let mut dice = [u8::MAX];

@@ -86,7 +86,7 @@ impl Store {
         if torn > 0 {
             tracing::warn!(
                 "the last {torn} commits of the write-ahead log were torn and are dropped: entries of the last moment may be missing, \
-                 and tokens from before this start are not taken twice because they are not taken"
+                 so tokens that may be used once and were issued before this start are not taken any more"
             );
             // Before the log is emptied: then nobody sees it any more.
             schema::note_torn(&connection)?;

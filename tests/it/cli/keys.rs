@@ -1,13 +1,9 @@
 //! `cambio keys import`: what is said where an export does not come back.
 
-use std::{
-    io::Write as _,
-    process::{Command, Stdio},
-};
-
 use cambio::{app::Existing, edge::Power};
 
 use crate::support::{
+    cambio,
     serving::{serve, serve_existing},
     site::Site,
 };
@@ -17,19 +13,10 @@ const PASSPHRASE: &str = "correct horse battery";
 /// Exit code and stderr of an import from `stdin`.
 fn import(site: &Site, passphrase: &str, stdin: &str) -> (Option<i32>, String) {
     site.write("passphrase", passphrase);
-    let mut child = Command::new(env!("CARGO_BIN_EXE_cambio"))
-        .args(["keys", "import", "--reason", "a new KEK", "--config"])
-        .arg(site.path("cambio.yaml"))
-        .arg("--passphrase-file")
-        .arg(site.path("passphrase"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // Who does not read stdin has closed it by now, perhaps.
-    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
-    let done = child.wait_with_output().unwrap();
+    let (config, secret) = (site.path("cambio.yaml"), site.path("passphrase"));
+    let words = ["keys", "import", "--reason", "a new KEK", "--config", config.to_str().unwrap()];
+    let words = [&words[..], &["--passphrase-file", secret.to_str().unwrap()]].concat();
+    let done = cambio(&words, &[], stdin);
     (done.status.code(), String::from_utf8(done.stderr).unwrap())
 }
 

@@ -5,14 +5,17 @@ use std::{
     io::{BufRead as _, BufReader},
     os::unix::process::CommandExt as _,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
 
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use super::{exchange::granted, runner::cambio, runner::text};
-use crate::support::stand_in::{Reply, StandIn};
+use super::{exchange::granted, runner::text};
+use crate::support::{
+    cambio,
+    stand_in::{Reply, StandIn},
+};
 
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 const DATABASE: &str = "urn:cambio:token-type:database";
@@ -55,6 +58,20 @@ async fn run(broker: &StandIn, options: &[&str], script: &str, more: &[(&str, &s
     })
     .await
     .unwrap()
+}
+
+/// Begins `cambio exec -- sh -c SCRIPT`, to be talked to while it runs.
+fn begin(broker: &StandIn, script: &str, stdin: Stdio) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_cambio"))
+        .args(["exec", "--broker", &broker.url, "--token-variable", "MINE", "--"])
+        .args(["/bin/sh", "-c", script])
+        .env_clear()
+        .envs([("MINE", "e30.e30.hush"), ("PATH", "/usr/bin:/bin")])
+        .stdin(stdin)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 fn lines(broker: &StandIn) -> Vec<String> {
@@ -167,16 +184,7 @@ async fn a_signal_reaches_the_command_and_its_end_is_ours() {
         "trap 'echo got; exit 9' TERM; echo ready; while :; do sleep 0.05; done",
         "echo ready; exec sleep 60",
     ] {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_cambio"))
-            .args(["exec", "--broker", &broker.url, "--token-variable", "MINE", "--"])
-            .args(["/bin/sh", "-c", script])
-            .env_clear()
-            .envs([("MINE", "e30.e30.hush"), ("PATH", "/usr/bin:/bin")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = begin(&broker, script, Stdio::null());
         let told = tokio::task::spawn_blocking(move || {
             let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
             assert_eq!(out.next().unwrap().unwrap(), "ready");
@@ -200,16 +208,7 @@ async fn a_command_is_asked_to_end_when_we_are_killed() {
         // Asked once, it may take its time.
         "trap 'echo got' TERM; sleep 1; echo ready; sleep 1 & wait; wait; echo late",
     ] {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_cambio"))
-            .args(["exec", "--broker", &broker.url, "--token-variable", "MINE", "--"])
-            .args(["/bin/sh", "-c", script])
-            .env_clear()
-            .envs([("MINE", "e30.e30.hush"), ("PATH", "/usr/bin:/bin")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut child = begin(&broker, script, Stdio::null());
         let lines = tokio::task::spawn_blocking(move || {
             let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
             assert_eq!(out.next().unwrap().unwrap(), "ready");
@@ -228,16 +227,7 @@ async fn a_command_is_asked_to_end_when_we_are_killed() {
 async fn who_looks_after_a_command_is_gone_before_we_are() {
     use rustix::process::{Pid, Signal, kill_process};
     let broker = StandIn::at_loopback([granted("a.b.c", JWT), ended()]).await;
-    let mut child = Command::new(env!("CARGO_BIN_EXE_cambio"))
-        .args(["exec", "--broker", &broker.url, "--token-variable", "MINE", "--"])
-        .args(["/bin/sh", "-c", "echo ready; read line; exit 7"])
-        .env_clear()
-        .envs([("MINE", "e30.e30.hush"), ("PATH", "/usr/bin:/bin")])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = begin(&broker, "echo ready; read line; exit 7", Stdio::piped());
     let told = tokio::task::spawn_blocking(move || {
         let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
         assert_eq!(out.next().unwrap().unwrap(), "ready");

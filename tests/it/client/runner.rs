@@ -1,38 +1,17 @@
 //! `cambio exchange` as a job runs it: the binary, a runner's own variables, the real broker over its socket.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::Write as _,
-    path::Path,
-    process::{Command, Output, Stdio},
-};
+use std::{collections::BTreeMap, fs, path::Path, process::Output};
 
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
 use crate::support::{
     broker::parts,
+    cambio,
     serving::{Serving, serve},
     site::{ORDERS, Site},
     stand_in::{Reply, StandIn},
 };
-
-/// The binary, with nothing in its environment but `variables`.
-pub(super) fn cambio(arguments: &[&str], variables: &[(&str, &str)], stdin: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_cambio"))
-        .args(arguments)
-        .env_clear()
-        .envs(variables.iter().copied())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // Who does not read stdin has closed it by now, perhaps.
-    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
-    child.wait_with_output().unwrap()
-}
 
 /// A GitHub runner in front of a served broker: it hands out `tokens`, one for each request.
 struct Runner {

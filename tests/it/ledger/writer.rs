@@ -11,7 +11,7 @@ use std::{
 
 use cambio::{
     chance::SeededChance,
-    clock::{Clock as _, ManualClock},
+    clock::{Clock as _, Instant, ManualClock},
     ledger::{
         Commit as _, CommitError, Committed, Event, Proposal, Written,
         anchor::{Anchor as _, FileAnchor},
@@ -25,60 +25,69 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::log::{Log, NOW, ORIGIN, durable, exchange, grant, public, refusal};
 
-/// A journal whose flush fails once: the data are written, and nobody knows whether they are durable.
-#[derive(Debug)]
-struct Failing {
-    inner: Box<dyn Journal>,
-    until_failure: u32,
-    calls_afterwards: Arc<AtomicU32>,
+/// What a journal is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Claim(Flush),
+    Commit,
+    Flush,
+    Tidy,
 }
 
-impl Failing {
-    fn count(&self) {
-        if self.until_failure == 0 {
-            self.calls_afterwards.fetch_add(1, Ordering::SeqCst);
-        }
+type Before = Box<dyn FnMut(Asked) -> Result<(), JournalError> + Send>;
+
+/// A journal that `before` sees everything of first, and may keep from.
+struct Watched {
+    inner: Box<dyn Journal>,
+    before: Before,
+}
+
+impl Watched {
+    fn over(
+        inner: Box<dyn Journal>,
+        before: impl FnMut(Asked) -> Result<(), JournalError> + Send + 'static,
+    ) -> Box<dyn Journal> {
+        Box::new(Self { inner, before: Box::new(before) })
     }
 }
 
-impl Journal for Failing {
+impl std::fmt::Debug for Watched {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watched").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl Journal for Watched {
     fn standing(&mut self) -> Result<Standing, JournalError> {
         self.inner.standing()
     }
 
-    fn torn(&mut self, at: cambio::clock::Instant) -> Result<(), JournalError> {
+    fn torn(&mut self, at: Instant) -> Result<(), JournalError> {
         self.inner.torn(at)
     }
 
     fn claim(
         &mut self,
         claims: &[Claim<'_>],
-        now: cambio::clock::Instant,
+        now: Instant,
         flush: Flush,
     ) -> Result<Vec<Verdict>, JournalError> {
-        self.count();
+        (self.before)(Asked::Claim(flush))?;
         self.inner.claim(claims, now, flush)
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), JournalError> {
-        self.count();
-        if self.until_failure == 0 {
-            return self.inner.commit(batch);
-        }
-        self.until_failure = self.until_failure.saturating_sub(1);
-        if self.until_failure == 0 {
-            return Err(JournalError("fsync: input/output error".to_owned()));
-        }
+        (self.before)(Asked::Commit)?;
         self.inner.commit(batch)
     }
 
     fn flush(&mut self) -> Result<(), JournalError> {
-        self.count();
+        (self.before)(Asked::Flush)?;
         self.inner.flush()
     }
 
     fn tidy(&mut self) -> Result<(), JournalError> {
-        self.count();
+        (self.before)(Asked::Tidy)?;
         self.inner.tidy()
     }
 }
@@ -88,10 +97,18 @@ async fn k10_after_a_failed_flush_nothing_is_ever_durable_again() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::create(&folder.path().join("cambio.db"), ORIGIN).unwrap();
     let calls_afterwards = Arc::new(AtomicU32::new(0));
-    let journal = Box::new(Failing {
-        inner: store.journal,
-        until_failure: 2,
-        calls_afterwards: Arc::clone(&calls_afterwards),
+    // The second flush fails: the data may be written, and nobody knows whether they are durable.
+    let (mut until_failure, calls) = (2_u32, Arc::clone(&calls_afterwards));
+    let journal = Watched::over(store.journal, move |asked| {
+        if until_failure == 0 {
+            calls.fetch_add(1, Ordering::SeqCst);
+        } else if asked == Asked::Commit {
+            until_failure -= 1;
+            if until_failure == 0 {
+                return Err(JournalError("fsync: input/output error".to_owned()));
+            }
+        }
+        Ok(())
     });
     let clock = Arc::new(ManualClock::at(NOW));
     let chance = Arc::new(SeededChance::of(1));
@@ -240,41 +257,16 @@ async fn the_loop_signs_a_last_checkpoint_and_anchors_it_when_it_is_told_to_stop
 
 #[tokio::test]
 async fn a_full_queue_refuses_and_does_not_block() {
-    /// A disk that answers only when it is told to.
-    #[derive(Debug)]
-    struct Stuck(Box<dyn Journal>, std::sync::mpsc::Receiver<()>);
-
-    impl Journal for Stuck {
-        fn standing(&mut self) -> Result<Standing, JournalError> {
-            self.0.standing()
-        }
-        fn torn(&mut self, at: cambio::clock::Instant) -> Result<(), JournalError> {
-            self.0.torn(at)
-        }
-        fn claim(
-            &mut self,
-            claims: &[Claim<'_>],
-            now: cambio::clock::Instant,
-            flush: Flush,
-        ) -> Result<Vec<Verdict>, JournalError> {
-            let _ = self.1.recv();
-            self.0.claim(claims, now, flush)
-        }
-        fn commit(&mut self, batch: &Batch) -> Result<(), JournalError> {
-            self.0.commit(batch)
-        }
-        fn flush(&mut self) -> Result<(), JournalError> {
-            self.0.flush()
-        }
-        fn tidy(&mut self) -> Result<(), JournalError> {
-            self.0.tidy()
-        }
-    }
-
     let folder = tempfile::tempdir().unwrap();
     let store = Store::create(&folder.path().join("cambio.db"), ORIGIN).unwrap();
-    let (release, stuck) = std::sync::mpsc::channel();
-    let journal = Box::new(Stuck(store.journal, stuck));
+    let (release, stuck) = std::sync::mpsc::channel::<()>();
+    // A disk that answers only when it is told to.
+    let journal = Watched::over(store.journal, move |asked| {
+        if matches!(asked, Asked::Claim(_)) {
+            let _ = stuck.recv();
+        }
+        Ok(())
+    });
     let clock = Arc::new(ManualClock::at(NOW));
     let chance = Arc::new(SeededChance::of(1));
     let writer = Writer::start(journal, &*store.reader, clock, chance, 2).unwrap();
@@ -300,38 +292,6 @@ async fn a_full_queue_refuses_and_does_not_block() {
     durable(writer.commit(grant(99)).await);
 }
 
-/// Notes what it is to flush, and when.
-#[derive(Debug)]
-struct Noting(Box<dyn Journal>, Arc<Mutex<Vec<&'static str>>>);
-
-impl Journal for Noting {
-    fn standing(&mut self) -> Result<Standing, JournalError> {
-        self.0.standing()
-    }
-    fn torn(&mut self, at: cambio::clock::Instant) -> Result<(), JournalError> {
-        self.0.torn(at)
-    }
-    fn claim(
-        &mut self,
-        claims: &[Claim<'_>],
-        now: cambio::clock::Instant,
-        flush: Flush,
-    ) -> Result<Vec<Verdict>, JournalError> {
-        self.1.lock().unwrap().push(if flush == Flush::Now { "now" } else { "with the next" });
-        self.0.claim(claims, now, flush)
-    }
-    fn commit(&mut self, batch: &Batch) -> Result<(), JournalError> {
-        self.0.commit(batch)
-    }
-    fn flush(&mut self) -> Result<(), JournalError> {
-        self.1.lock().unwrap().push("flushed");
-        self.0.flush()
-    }
-    fn tidy(&mut self) -> Result<(), JournalError> {
-        self.0.tidy()
-    }
-}
-
 /// The bytes of a commit without a flush are in the file, so this looks at what is asked of the store; that SQLite then does, or
 /// does not, flush was seen by its system calls (docs/performance.md).
 #[tokio::test]
@@ -339,8 +299,17 @@ async fn a_conclusion_waits_for_the_next_flush_and_two_never_do() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cambio.db");
     let store = Store::create(&path, ORIGIN).unwrap();
-    let asked = Arc::default();
-    let journal = Box::new(Noting(store.journal, Arc::clone(&asked)));
+    let flushes: Arc<Mutex<Vec<&'static str>>> = Arc::default();
+    let noted = Arc::clone(&flushes);
+    let journal = Watched::over(store.journal, move |asked| {
+        match asked {
+            Asked::Claim(Flush::Now) => noted.lock().unwrap().push("now"),
+            Asked::Claim(Flush::WithNext) => noted.lock().unwrap().push("with the next"),
+            Asked::Flush => noted.lock().unwrap().push("flushed"),
+            Asked::Commit | Asked::Tidy => {}
+        }
+        Ok(())
+    });
     let clock = Arc::new(ManualClock::at(NOW));
     let writer =
         Writer::start(journal, &*store.reader, clock, Arc::new(SeededChance::of(1)), 64).unwrap();
@@ -348,7 +317,7 @@ async fn a_conclusion_waits_for_the_next_flush_and_two_never_do() {
         let event = Event::Concluded { exchange_id: exchange(number), outcome: "minted" };
         Proposal::of(event)
     };
-    let taken = || std::mem::take(&mut *asked.lock().unwrap());
+    let taken = || std::mem::take(&mut *flushes.lock().unwrap());
     durable(writer.commit(grant(1)).await);
     assert_eq!(taken(), ["now"]);
     assert_eq!(writer.write(concluded(1)).await, Ok(Written::Stands));
